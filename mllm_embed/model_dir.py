@@ -1,0 +1,303 @@
+"""`mllm_embed.json`: the recipe that a model directory carries, so that serving it needs no flags.
+
+A model directory is either complete (config, weights, tokenizer, recipe) or an adapter directory (adapter weights and
+a recipe that names its base). A directory or hub model without a recipe is a plain LVLM: its family is detected and the
+family's default template is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mllm_embed.errors import IncompatibleCheckpoint, ModelNotFound
+from mllm_embed.families import Family, Template, detect_family, get_family
+from mllm_embed.families.base import PixelRule
+
+RECIPE_FILE = "mllm_embed.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Everything that decides which vector an input gets, besides the weights."""
+
+    name: str
+    """Model name in the API."""
+    family: str
+    """Backbone family, see `mllm_embed.families`."""
+    template: str
+    """Prompt format, one of the family's."""
+    template_version: int = 1
+    """Version of that format; a mismatch is refused, since the vectors would differ."""
+    pooling: str = "last_token"
+    """Which token state becomes the vector; `last_token` is the only one so far."""
+    position_mode: str = "mrope"
+    """Position ids of visual tokens; `mrope` (the architecture's own) is the only one so far."""
+    attention: str = "causal"
+    """Attention mask; `causal` is the only one so far."""
+    dimensions: int
+    """Full vector width."""
+    matryoshka_dimensions: tuple[int, ...] = ()
+    """Widths that the model was trained to be cut to; empty means any width is allowed."""
+    min_pixels: int
+    """Pictures with a smaller area are enlarged."""
+    max_pixels: int
+    """Pictures with a larger area are shrunk."""
+    max_tokens: int
+    """Longest prompt, visual tokens included."""
+    base: str | None = None
+    """Hub name or folder of the base model, where the directory holds an adapter only."""
+    adapter: str | None = None
+    """Folder of the LoRA adapter, relative to the model directory."""
+    adapter_sha256: str | None = None
+    """SHA-256 of the adapter's weight file."""
+    format_version: int = FORMAT_VERSION
+    """Version of this file's schema."""
+
+    def to_json(self) -> str:
+        """Return the file's text."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, origin: Path) -> Recipe:
+        """Parse and validate the file's text.
+
+        Raises:
+            IncompatibleCheckpoint: not JSON, missing or unknown keys, wrong types, values this version cannot honour.
+        """
+        try:
+            raw = json.loads(text)
+        except ValueError as error:
+            raise IncompatibleCheckpoint(f"{origin} is not valid JSON: {error}") from None
+        if not isinstance(raw, dict):
+            raise IncompatibleCheckpoint(f"{origin} must hold one JSON object, but holds a {type(raw).__name__}")
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(raw) - known):
+            raise IncompatibleCheckpoint(f"{origin} has unknown keys: {', '.join(unknown)}")
+        try:
+            recipe = cls(**{**raw, "matryoshka_dimensions": tuple(raw.get("matryoshka_dimensions", ()))})
+        except TypeError as error:
+            raise IncompatibleCheckpoint(f"{origin} is incomplete: {error}") from None
+        recipe.check(origin)
+        return recipe
+
+    def check(self, origin: Path) -> None:
+        """Raise `IncompatibleCheckpoint` naming the first value that cannot be honoured."""
+        only = {"pooling": "last_token", "position_mode": "mrope", "attention": "causal"}
+        for key, value in only.items():
+            if getattr(self, key) != value:
+                raise IncompatibleCheckpoint(f"{origin}: {key} must be {value!r}, but is {getattr(self, key)!r}")
+        for key in ("dimensions", "min_pixels", "max_pixels", "max_tokens", "template_version"):
+            value = getattr(self, key)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise IncompatibleCheckpoint(f"{origin}: {key} must be a positive integer, but is {value!r}")
+        if self.format_version != FORMAT_VERSION:
+            raise IncompatibleCheckpoint(
+                f"{origin}: format_version must be {FORMAT_VERSION}, but is {self.format_version!r}"
+            )
+        template = self.find_template(origin)
+        if template.version != self.template_version:
+            raise IncompatibleCheckpoint(
+                f"{origin}: template {self.template!r} is at version {template.version} here, "
+                f"but the model was made with version {self.template_version}"
+            )
+
+    def find_template(self, origin: Path) -> Template:
+        """Return the family's template of that name."""
+        templates = get_family(self.family).templates
+        if self.template not in templates:
+            raise IncompatibleCheckpoint(
+                f"{origin}: template must be one of {', '.join(templates)}, but is {self.template!r}"
+            )
+        return templates[self.template]
+
+
+@dataclass(frozen=True)
+class ModelDir:
+    """An opened model directory.
+
+    Attributes:
+        path: the directory itself.
+        weights: directory with config, tokenizer and weights (the base's, for an adapter directory).
+        adapter: directory of the LoRA adapter, if any.
+        recipe: the recorded or detected recipe.
+    """
+
+    path: Path
+    weights: Path
+    adapter: Path | None
+    recipe: Recipe
+
+    @property
+    def family(self) -> Family:
+        """The backbone family."""
+        return get_family(self.recipe.family)
+
+    @property
+    def template(self) -> Template:
+        """The prompt format."""
+        return self.recipe.find_template(self.path)
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The tokenizer's one file."""
+        return self.weights / "tokenizer.json"
+
+    @cached_property
+    def pixels(self) -> PixelRule:
+        """The pixel rule in force: the processor's patch geometry with the recipe's limits."""
+        processor = _image_processor_config(self.weights)
+        factor = int(processor["patch_size"]) * int(processor["merge_size"])
+        return PixelRule(factor, self.recipe.min_pixels, self.recipe.max_pixels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over recipe, configuration, tokenizer, weights and adapter: equal means equal vectors."""
+        digest = hashlib.sha256(self.recipe.to_json().encode())
+        folders = [self.weights] if self.adapter is None else [self.weights, self.adapter]
+        for folder in folders:
+            for file in sorted(folder.iterdir()):
+                if file.suffix in (".json", ".safetensors") and file.name != RECIPE_FILE:
+                    digest.update(file.name.encode())
+                    digest.update(file_sha256(file).encode())
+        return digest.hexdigest()
+
+
+def open_model_dir(name_or_path: str | Path) -> ModelDir:
+    """Open a local model directory, or a hub model (downloaded or from the hub's cache).
+
+    Raises:
+        ModelNotFound: neither a directory nor a hub model that can be had.
+        IncompatibleCheckpoint: files are missing, corrupt or do not fit each other.
+        UnknownFamily: the architecture has no family file.
+    """
+    path = _local_dir(name_or_path)
+    recipe_file = path / RECIPE_FILE
+    if recipe_file.exists():
+        recipe = Recipe.from_json(recipe_file.read_text(encoding="utf-8"), recipe_file)
+    else:
+        recipe = detect_recipe(path, name=_model_name(name_or_path))
+    weights = path if recipe.base is None else _base_dir(path, recipe.base)
+    for required in ("config.json", "tokenizer.json"):
+        if not (weights / required).exists():
+            raise IncompatibleCheckpoint(f"{weights} has no {required}, so it is not a model directory")
+    if not any(weights.glob("*.safetensors")):
+        raise IncompatibleCheckpoint(f"{weights} holds no *.safetensors weights")
+    return ModelDir(path, weights, _adapter_dir(path, recipe), recipe)
+
+
+def write_recipe(path: Path, recipe: Recipe) -> None:
+    """Write `mllm_embed.json` into `path`, after the same checks as reading."""
+    recipe.check(path / RECIPE_FILE)
+    (path / RECIPE_FILE).write_text(recipe.to_json(), encoding="utf-8")
+
+
+def detect_recipe(path: Path, *, name: str) -> Recipe:
+    """Make the default recipe of a plain LVLM from its own configuration."""
+    config = _read_json(path / "config.json")
+    family = detect_family(str(config.get("model_type")))
+    text = config.get("text_config", config)
+    processor = _image_processor_config(path)
+    size = processor.get("size", {})
+    template = family.templates[family.default_template]
+    try:
+        return Recipe(
+            name=name,
+            family=family.name,
+            template=template.name,
+            template_version=template.version,
+            dimensions=int(text["hidden_size"]),
+            min_pixels=int(size.get("shortest_edge") or processor["min_pixels"]),
+            max_pixels=int(size.get("longest_edge") or processor["max_pixels"]),
+            max_tokens=int(text["max_position_embeddings"]),
+        )
+    except KeyError as error:
+        raise IncompatibleCheckpoint(f"{path}: its configuration has no {error.args[0]!r}") from None
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _model_name(name_or_path: str | Path) -> str:
+    """A hub model keeps its name; a directory is called by its last part."""
+    return Path(name_or_path).name if Path(name_or_path).is_dir() else str(name_or_path)
+
+
+def _local_dir(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    name = str(name_or_path)
+    if path.exists():
+        raise IncompatibleCheckpoint(f"{name} is a file, but a model is a directory or a hub name")
+    if isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise ModelNotFound(f"there is no model directory {name}")
+    return _from_hub(name)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]))
+    except Exception as error:  # the hub client raises many kinds; all mean the same to the caller
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelNotFound(f"{name} is no local directory and could not be had from the hub: {reason}") from error
+
+
+def _base_dir(path: Path, base: str) -> Path:
+    beside = path / base
+    return beside.resolve() if beside.is_dir() else _local_dir(base)
+
+
+def _adapter_dir(path: Path, recipe: Recipe) -> Path | None:
+    if recipe.adapter is None:
+        return None
+    adapter = path / recipe.adapter
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.exists():
+        raise IncompatibleCheckpoint(f"{path / RECIPE_FILE} names the adapter {recipe.adapter!r}, but {weights} is absent")
+    if recipe.adapter_sha256 is not None and file_sha256(weights) != recipe.adapter_sha256:
+        raise IncompatibleCheckpoint(f"{weights} is not the adapter that {RECIPE_FILE} records (SHA-256 differs)")
+    return adapter.resolve()
+
+
+def _image_processor_config(path: Path) -> Mapping[str, Any]:
+    """Read the image processor's settings from either of the two files that transformers writes."""
+    if (path / "preprocessor_config.json").exists():
+        return _read_json(path / "preprocessor_config.json")
+    config = _read_json(path / "processor_config.json")
+    return dict(config.get("image_processor", config))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise IncompatibleCheckpoint(f"{path.parent} has no {path.name}, so it is not a model directory") from None
+    except (ValueError, UnicodeDecodeError) as error:
+        raise IncompatibleCheckpoint(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise IncompatibleCheckpoint(f"{path} must hold one JSON object")
+    return value
+
+
+__all__ = [
+    "FORMAT_VERSION",
+    "RECIPE_FILE",
+    "ModelDir",
+    "Recipe",
+    "detect_recipe",
+    "file_sha256",
+    "open_model_dir",
+    "write_recipe",
+]

@@ -1,0 +1,112 @@
+"""Base model + adapter + precision -> a module that gives token states. Training and the backends share this file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from mllm_embed.errors import BackendUnavailable, IncompatibleCheckpoint
+from mllm_embed.modeling import torch_compat
+
+if TYPE_CHECKING:
+    from mllm_embed.model_dir import ModelDir
+
+Precision = Literal["float32", "bfloat16", "float16", "4bit"]
+AttentionKernel = Literal["sdpa", "eager", "flash_attention_2"]
+
+
+def load_model(
+    model_dir: ModelDir,
+    *,
+    precision: Precision = "float32",
+    attention: AttentionKernel = "sdpa",
+    device: str = "cpu",
+) -> nn.Module:
+    """Load the whole LVLM (language-model head included) with its adapter attached, in evaluation mode.
+
+    Args:
+        model_dir: the opened model directory.
+        precision: a dtype, or `4bit` for bitsandbytes NF4 with double quantisation.
+        attention: the attention kernel; flash-attn is imported only when asked for.
+        device: torch device.
+
+    Raises:
+        IncompatibleCheckpoint: weights or adapter keys are missing or do not fit.
+        BackendUnavailable: the chosen kernel or quantisation is not installed.
+    """
+    model = load_base(model_dir.weights, precision=precision, attention=attention, device=device)
+    if model_dir.adapter is not None:
+        model = attach_adapter(model, model_dir.adapter)
+    return model.eval()
+
+
+def load_base(
+    weights: Path, *, precision: Precision = "float32", attention: AttentionKernel = "sdpa", device: str = "cpu"
+) -> nn.Module:
+    """Load the base model alone; see `load_model`."""
+    torch_compat.apply()
+    from transformers import AutoModelForImageTextToText
+
+    options: dict[str, Any] = {"attn_implementation": attention}
+    if precision == "4bit":
+        options["quantization_config"] = nf4_config()
+        options["device_map"] = {"": device}
+    else:
+        options["dtype"] = getattr(torch, precision)
+    try:
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            str(weights), output_loading_info=True, local_files_only=True, **options
+        )
+    except ImportError as error:
+        raise BackendUnavailable(f"{attention} attention or {precision} weights need a package: {error}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        raise IncompatibleCheckpoint(f"{weights} could not be loaded: {str(error).splitlines()[0]}") from error
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise IncompatibleCheckpoint(f"{weights} lacks {len(missing)} weights, the first is {missing[0]}")
+    module: nn.Module = model
+    return module if precision == "4bit" else module.to(device)
+
+
+def attach_adapter(model: nn.Module, adapter: Path, *, trainable: bool = False) -> nn.Module:
+    """Attach a PEFT adapter and prove that all its weights arrived and that it does something.
+
+    Raises:
+        IncompatibleCheckpoint: keys of the adapter do not fit the model, or its effect is zero.
+    """
+    from peft import PeftModel
+    from safetensors import safe_open
+
+    tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stored:  # type: ignore[no-untyped-call]
+        names = {name.replace(".weight", "") for name in stored.keys()}  # noqa: SIM118  # not a mapping
+    loaded = {name.replace(".default", "").replace(".weight", ""): p for name, p in tuned.named_parameters()}
+    if absent := sorted(names - set(loaded)):
+        raise IncompatibleCheckpoint(f"{adapter}: {len(absent)} adapter weights fit nowhere, the first is {absent[0]}")
+    lora_b = [p for name, p in loaded.items() if name in names and "lora_B" in name]
+    if not lora_b or not any(bool(p.abs().sum() > 0) for p in lora_b):
+        raise IncompatibleCheckpoint(f"{adapter}: every lora_B is zero, so the adapter changes nothing")
+    module: nn.Module = tuned
+    return module
+
+
+def nf4_config() -> Any:
+    """The bitsandbytes settings of QLoRA: NF4 with double quantisation, bf16 compute."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def inner_model(model: nn.Module) -> nn.Module:
+    """Return the part below the language-model head, through a PEFT wrapper: it gives the token states."""
+    unwrapped: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner: nn.Module = unwrapped.model
+    return inner

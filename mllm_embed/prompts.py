@@ -1,0 +1,148 @@
+"""EmbedInput + instruction + family -> RenderedPrompt: the only place where prompt text is made.
+
+Control tokens come from the template alone and are placed by id. Everything that a user supplies (texts and the
+instruction) is tokenised with special tokens split, so `<|image_pad|>` typed by a user is seven ordinary letters' worth
+of tokens and never a picture slot. Neighbouring plain pieces are joined before they are tokenised, hence the ids equal
+those of the whole prompt written as one string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mllm_embed.errors import IncompatibleCheckpoint, InvalidInput
+from mllm_embed.families import Family, Template
+from mllm_embed.types import Content, EmbedInput, RenderedPrompt, Text
+
+if TYPE_CHECKING:
+    import PIL.Image
+    from tokenizers import Tokenizer
+
+_MARKER = re.compile(r"(\{instruction\}|\{content\})")
+
+
+class PromptRenderer:
+    """Renders inputs for one model: its tokenizer, its family's picture slot, its recorded template.
+
+    Args:
+        tokenizer_file: the model's `tokenizer.json`.
+        family: the backbone family.
+        template: the prompt format.
+
+    Raises:
+        IncompatibleCheckpoint: no readable tokenizer, or one that lacks a control token of family or template.
+    """
+
+    def __init__(self, tokenizer_file: Path, family: Family, template: Template) -> None:
+        self.family = family
+        self.template = template
+        self._tokenizer = _load_tokenizer(tokenizer_file)
+        self._control = {
+            token.content: token_id
+            for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
+            if token.special
+        }
+        self._slot = tuple(self._control_id(token) for token in family.image_slot)
+        self.image_token_id = self._control_id(family.image_token)
+        self._split_control = re.compile("|".join(map(re.escape, sorted(self._control, key=len, reverse=True))))
+        self._segments = tuple(piece for piece in _MARKER.split(template.text) if piece)
+        # The ids that the tokenizer's own post-processor puts around any text (Qwen3-Embedding closes with one).
+        self._closing = tuple(self._tokenizer.encode("", add_special_tokens=True).ids)
+
+    def render(self, item: EmbedInput, instruction: str, images: Sequence[PIL.Image.Image]) -> RenderedPrompt:
+        """Render one input.
+
+        Args:
+            item: the content, in order.
+            instruction: fills the template's `{instruction}`; the item's own instruction, if any, wins.
+            images: the decoded pictures of `item`, in order.
+
+        Raises:
+            InvalidInput: an empty text without any picture beside it, or text that is not valid Unicode.
+        """
+        _check_content(item)
+        pieces: list[str | tuple[int, ...]] = []
+        for segment in self._segments:
+            if segment == "{instruction}":
+                pieces.append(item.instruction if item.instruction is not None else instruction)
+            elif segment == "{content}":
+                pieces.extend(self._piece(content) for content in item.content)
+            else:
+                pieces.extend(self._control_pieces(segment))
+        return RenderedPrompt(self._ids(pieces) + self._closing, tuple(images))
+
+    def _piece(self, content: Content) -> str | tuple[int, ...]:
+        return content.text if isinstance(content, Text) else self._slot
+
+    def _control_pieces(self, text: str) -> list[str | tuple[int, ...]]:
+        """Split template text into control ids and plain text."""
+        pieces: list[str | tuple[int, ...]] = []
+        end = 0
+        for match in self._split_control.finditer(text):
+            pieces += [text[end : match.start()], (self._control[match.group()],)]
+            end = match.end()
+        return [*pieces, text[end:]]
+
+    def _ids(self, pieces: Sequence[str | tuple[int, ...]]) -> tuple[int, ...]:
+        """Tokenise runs of plain text, keep control ids."""
+        ids: list[int] = []
+        plain = ""
+        for piece in [*pieces, ()]:
+            if isinstance(piece, str):
+                plain += piece
+                continue
+            if plain:
+                ids += self._encode(plain)
+                plain = ""
+            ids += piece
+        return tuple(ids)
+
+    def _encode(self, text: str) -> list[int]:
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except (UnicodeEncodeError, TypeError):
+            raise InvalidInput("text is not valid Unicode (it holds a lone surrogate)") from None
+        return ids
+
+    def _control_id(self, token: str) -> int:
+        try:
+            return self._control[token]
+        except KeyError:
+            raise IncompatibleCheckpoint(
+                f"the tokenizer has no special token {token!r}, which family {self.family.name} needs"
+            ) from None
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of native token ids, for callers that send ids instead of text.
+
+        Raises:
+            InvalidInput: an id outside the vocabulary, or the id of a control token.
+        """
+        size = self._tokenizer.get_vocab_size()
+        for token_id in token_ids:
+            if not 0 <= token_id < size:
+                raise InvalidInput(f"token ids must be between 0 and {size - 1}, but one is {token_id}")
+            if token_id in self._control.values():
+                raise InvalidInput(f"token id {token_id} is a control token, which input may not contain")
+        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
+
+
+def _check_content(item: EmbedInput) -> None:
+    if all(isinstance(content, Text) and not content.text.strip() for content in item.content):
+        raise InvalidInput("text must not be empty")
+
+
+def _load_tokenizer(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception on a bad file
+        raise IncompatibleCheckpoint(f"{path} is not a readable tokenizer file: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    tokenizer.encode_special_tokens = True  # special tokens in text are split, that is: text
+    return tokenizer

@@ -1,0 +1,109 @@
+"""The few central values: what an input is, what a model reads, what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mllm_embed.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of text. Whatever it contains is text: control tokens typed by a user stay inert."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A picture: encoded bytes, a `Path`, a PIL image, or a string (http(s) URL, data URI or file path)."""
+
+    source: bytes | str | Path | PIL.Image.Image
+
+
+Content = Text | Image
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedInput:
+    """One thing to embed: content in order (order is meaning) and an optional instruction.
+
+    One `EmbedInput` gives one vector, however many texts and pictures it holds.
+    """
+
+    content: tuple[Content, ...]
+    instruction: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.content:
+            raise InvalidInput("an input needs at least one text or image, but has none")
+
+    @classmethod
+    def of(cls, *items: Any, instruction: str | None = None) -> EmbedInput:
+        """Build an input from strings (text), `Text`, `Image`, `Path` or PIL images, kept in order.
+
+        Raises:
+            InvalidInput: no item, or an item of another type.
+        """
+        return cls(tuple(_content(item) for item in items), instruction)
+
+
+def _content(item: Any) -> Content:
+    """Coerce one item; strings are text, so a picture given as a string must be wrapped in `Image`."""
+    if isinstance(item, (Text, Image)):
+        return item
+    if isinstance(item, str):
+        return Text(item)
+    if isinstance(item, (bytes, Path)) or hasattr(item, "convert"):
+        return Image(item)
+    raise InvalidInput(f"content must be str, Text, Image, bytes, Path or a PIL image, but is {type(item).__name__}")
+
+
+def as_inputs(items: Iterable[Any]) -> list[EmbedInput]:
+    """Coerce a mixed list: `EmbedInput`s stay, a tuple or list is one interleaved input, the rest one item each."""
+    inputs = []
+    for index, item in enumerate(items):
+        try:
+            if isinstance(item, EmbedInput):
+                inputs.append(item)
+            elif isinstance(item, (tuple, list)):
+                inputs.append(EmbedInput.of(*item))
+            else:
+                inputs.append(EmbedInput.of(item))
+        except InvalidInput as error:
+            raise error.at(index) from None
+    return inputs
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedPrompt:
+    """What a model reads: token ids with one placeholder id per picture, and the pictures in the same order.
+
+    Attributes:
+        token_ids: prompt token ids; each picture is one `image_pad` id, expanded by the backend.
+        images: decoded RGB pictures, as many as there are placeholders.
+    """
+
+    token_ids: tuple[int, ...]
+    images: tuple[PIL.Image.Image, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding:
+    """One vector.
+
+    Attributes:
+        vector: float32, shape [D].
+        tokens: prompt tokens that the model read for it, visual tokens included.
+    """
+
+    vector: NDArray[np.float32]
+    tokens: int

@@ -1,0 +1,1 @@
+"""Answers HTTP: the OpenAI-compatible embeddings API."""

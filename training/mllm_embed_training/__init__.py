@@ -1,0 +1,1 @@
+"""Makes checkpoints: from-scratch LVLM training, contrastive LoRA tuning, export."""
