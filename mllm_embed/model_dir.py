@@ -21,6 +21,8 @@ from mllm_embed.families.base import PixelRule
 
 RECIPE_FILE = "mllm_embed.json"
 FORMAT_VERSION = 1
+BUILT_IN = "mllm-embed-mini"
+"""The model that ships with the package; it is found by this name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,6 +239,8 @@ def _local_dir(name_or_path: str | Path) -> Path:
     if path.is_dir():
         return path.resolve()
     name = str(name_or_path)
+    if name == BUILT_IN:
+        return Path(__file__).parent / "models" / BUILT_IN
     if path.exists():
         raise IncompatibleCheckpoint(f"{name} is a file, but a model is a directory or a hub name")
     if isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -292,6 +296,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 __all__ = [
+    "BUILT_IN",
     "FORMAT_VERSION",
     "RECIPE_FILE",
     "ModelDir",
