@@ -1,0 +1,42 @@
+"""Runs at the start of every engine process, whose PYTHONPATH names this folder: see `modeling/torch_compat.py`.
+
+The workaround needs torch, which most processes that inherit the path never import; so it waits for the first import
+of a package that would meet the broken extensions.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from types import ModuleType
+
+
+class _BeforeVision:
+    """Applies the workaround before the first of the packages that need it, then steps aside."""
+
+    NAMES = frozenset({"vllm", "transformers", "torchvision"})
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name in self.NAMES:
+            sys.meta_path.remove(self)
+            from mllm_embed.modeling import torch_compat
+
+            torch_compat.apply()
+        return None
+
+
+def _run_shadowed() -> None:
+    """Run the machine's own sitecustomize, which this one hides."""
+    here = Path(__file__).parent.resolve()
+    spec = PathFinder.find_spec("sitecustomize", [entry for entry in sys.path if Path(entry).resolve() != here])
+    if spec is not None and spec.loader is not None:
+        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+
+
+sys.meta_path.insert(0, _BeforeVision())
+_run_shadowed()
