@@ -1,0 +1,34 @@
+"""A tiny random Qwen3-VL, made once per run."""
+
+from pathlib import Path
+
+import pytest
+
+from mllm_embed.model_dir import ModelDir, open_model_dir
+from mllm_embed_training.scratch import ScratchModel, TextShape, VisionShape, create
+
+WORDS = ("a red circle on a white square", "two blue cats beside a tree", "Represent the picture for retrieval: 0123")
+
+TINY = ScratchModel(
+    vocab_size=400,
+    text=TextShape(
+        hidden_size=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate_size=96, max_tokens=256
+    ),
+    vision=VisionShape(
+        hidden_size=32, layers=2, heads=2, intermediate_size=64, deepstack=(0,), min_pixels=64 * 64, max_pixels=96 * 96
+    ),
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Directory of a plain LVLM with random weights."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    create(TINY, WORDS, path, seed=1)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_dir(tiny_path: Path) -> ModelDir:
+    """The same, opened."""
+    return open_model_dir(tiny_path)

@@ -1,0 +1,182 @@
+"""GradCache gives every trainable weight the gradient of the plain step: dropout, text-only chunks and all."""
+
+from collections.abc import Callable, Iterator
+
+import PIL.Image
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mllm_embed.model_dir import ModelDir
+from mllm_embed.modeling.encode import encode
+from mllm_embed.modeling.inputs import InputBuilder, ModelInputs
+from mllm_embed.modeling.loading import load_model
+from mllm_embed.prompts import PromptRenderer
+from mllm_embed.types import EmbedInput
+from mllm_embed_training.grad_cache import grad_cache_step
+from mllm_embed_training.losses import info_nce, matryoshka
+
+Encode = Callable[[ModelInputs], Tensor]
+
+
+def picture(number: int) -> PIL.Image.Image:
+    return PIL.Image.radial_gradient("L").rotate(37 * number).convert("RGB").resize((64 + 8 * number, 64))
+
+
+@pytest.fixture(scope="module")
+def model(tiny_dir: ModelDir) -> nn.Module:
+    """The tiny model with LoRA on language model and tower, dropout on, both factors random."""
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    targets = [*tiny_dir.family.lora_targets, *tiny_dir.family.tower_targets]
+    config = LoraConfig(r=4, lora_alpha=16, lora_dropout=0.3, target_modules=targets)
+    tuned = get_peft_model(load_model(tiny_dir), config)  # type: ignore[arg-type]
+    for name, parameter in tuned.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter, std=0.05)
+    return tuned.train()
+
+
+@pytest.fixture(scope="module")
+def sides(tiny_dir: ModelDir) -> tuple[list[EmbedInput], list[EmbedInput]]:
+    queries = [EmbedInput.of("two blue cats"), EmbedInput.of("a tree"), EmbedInput.of(picture(0)), EmbedInput.of("red")]
+    candidates = [EmbedInput.of(picture(number), "circle") for number in range(1, 4)]
+    return queries, [*candidates, EmbedInput.of("a white square"), EmbedInput.of("0")]
+
+
+@pytest.fixture
+def chunked(
+    tiny_dir: ModelDir, sides: tuple[list[EmbedInput], list[EmbedInput]]
+) -> Callable[[int], tuple[list[ModelInputs], list[ModelInputs]]]:
+    renderer = PromptRenderer(tiny_dir.tokenizer_file, tiny_dir.family, tiny_dir.template)
+    builder = InputBuilder(tiny_dir, renderer.image_token_id)
+
+    def chunk(items: list[EmbedInput], size: int) -> list[ModelInputs]:
+        prompts = [renderer.render(i, "", [c.source for c in i.content if hasattr(c, "source")]) for i in items]
+        return [builder.build(prompts[start : start + size]) for start in range(0, len(prompts), size)]
+
+    return lambda size: (chunk(sides[0], size), chunk(sides[1], size))
+
+
+@pytest.fixture(autouse=True)
+def same_seed() -> Iterator[None]:
+    torch.manual_seed(5)
+    yield
+
+
+def loss_fn(queries: Tensor, candidates: Tensor) -> Tensor:
+    return matryoshka(info_nce, (16, 64))(queries, candidates, torch.arange(len(queries)), symmetric=True)
+
+
+def plain_step(encode_chunk: Encode, queries: list[ModelInputs], candidates: list[ModelInputs]) -> Tensor:
+    """The textbook step over the same chunks."""
+    encoded = [torch.cat([encode_chunk(chunk) for chunk in side]) for side in (queries, candidates)]
+    loss = loss_fn(*encoded)
+    loss.backward()  # type: ignore[no-untyped-call]
+    return loss.detach()
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    taken = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    return taken
+
+
+def assert_same(cached: dict[str, Tensor], plain: dict[str, Tensor], limit: float = 1e-5) -> None:
+    assert cached.keys() == plain.keys()
+    for name, gradient in plain.items():
+        assert gradient.norm() > 0, name
+        assert (cached[name] - gradient).norm() / gradient.norm() <= limit, name
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_every_gradient_equals_the_plain_steps_under_dropout(
+    model: nn.Module, chunked: Callable[[int], tuple[list[ModelInputs], list[ModelInputs]]], size: int
+) -> None:
+    queries, candidates = chunked(size)
+    assert any("pixel_values" in chunk for chunk in [*queries, *candidates])
+    if size < 3:
+        assert any("pixel_values" not in chunk for chunk in [*queries, *candidates])
+    state = torch.get_rng_state()
+    expected = plain_step(lambda chunk: encode(model, chunk), queries, candidates)
+    after = torch.get_rng_state()
+    plain = gradients(model)
+    assert len(plain) == sum(p.requires_grad for p in model.parameters())
+
+    torch.set_rng_state(state)
+    loss = grad_cache_step(lambda chunk: encode(model, chunk), queries, candidates, loss_fn)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    assert_same(gradients(model), plain)
+    assert torch.equal(torch.get_rng_state(), after), "the next step would draw other numbers"
+
+
+def test_dropout_is_live(
+    model: nn.Module, chunked: Callable[[int], tuple[list[ModelInputs], list[ModelInputs]]]
+) -> None:
+    queries, _ = chunked(1)
+    assert not torch.equal(encode(model, queries[0]), encode(model, queries[0]))
+
+
+def test_chunks_do_not_change_the_gradient_without_dropout(
+    model: nn.Module, chunked: Callable[[int], tuple[list[ModelInputs], list[ModelInputs]]]
+) -> None:
+    model.eval()
+    try:
+        plain_step(lambda chunk: encode(model, chunk), *chunked(8))
+        plain = gradients(model)
+        grad_cache_step(lambda chunk: encode(model, chunk), *chunked(1), loss_fn)
+        assert_same(gradients(model), plain, 1e-4)  # other padding, other order of float32 sums
+    finally:
+        model.train()
+
+
+def test_scale_multiplies_the_gradient_but_not_the_loss(
+    model: nn.Module, chunked: Callable[[int], tuple[list[ModelInputs], list[ModelInputs]]]
+) -> None:
+    state = torch.get_rng_state()
+    first = grad_cache_step(lambda chunk: encode(model, chunk), *chunked(2), loss_fn)
+    plain = {name: gradient / 4 for name, gradient in gradients(model).items()}
+    torch.set_rng_state(state)
+    assert grad_cache_step(lambda chunk: encode(model, chunk), *chunked(2), loss_fn, scale=0.25) == first
+    assert_same(gradients(model), plain)
+
+
+@pytest.mark.fast
+def test_one_chunk_per_side_is_encoded_once_and_the_last_of_many_too() -> None:
+    weight = nn.Parameter(torch.eye(3))
+    seen: list[Tensor] = []
+
+    def encode_chunk(chunk: Tensor) -> Tensor:
+        seen.append(chunk)
+        return chunk @ weight
+
+    def difference(queries: Tensor, candidates: Tensor) -> Tensor:
+        return (queries - candidates).square().sum()
+
+    rows = torch.arange(12.0).reshape(4, 3)
+    grad_cache_step(encode_chunk, [rows], [rows.flip(0)], difference)
+    assert len(seen) == 2
+    expected = weight.grad
+    weight.grad = None
+    grad_cache_step(encode_chunk, list(rows.split(2)), list(rows.flip(0).split(2)), difference)
+    assert len(seen) == 2 + 4 + 3
+    torch.testing.assert_close(weight.grad, expected)
+
+
+@pytest.mark.fast
+def test_weights_get_their_gradient_under_a_callers_autocast() -> None:
+    weight = nn.Parameter(torch.eye(3))
+    rows = torch.arange(12.0).reshape(4, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        grad_cache_step(
+            lambda chunk: (chunk @ weight).float(), list(rows.split(1)), [rows], lambda q, c: (q * c).sum()
+        )
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, 2 * rows.T @ rows, rtol=2e-2, atol=1)
+
+
+@pytest.mark.fast
+def test_a_side_without_chunks_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 of queries and 1 of candidates"):
+        grad_cache_step(lambda chunk: chunk, [], [torch.ones(1, 2)], lambda q, c: (q * c).sum())
