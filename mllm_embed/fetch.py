@@ -24,6 +24,8 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _CARRIERS = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96"))
 """NAT64 and the old IPv4-compatible addresses: the last 32 bits are an IPv4 address."""
+_NAT64_INSIDE = ipaddress.IPv6Network("64:ff9b:1::/48")
+"""NAT64 prefixes that a site gives out itself (RFC 8215), which Python 3.11 takes for public."""
 _MAX_ADDRESSES = 4
 """Addresses of one host that are tried; a host without IPv6 here must be reachable by its IPv4 address."""
 
@@ -142,6 +144,8 @@ def is_public(address: IPAddress) -> bool:
         if any(address in network for network in _CARRIERS):
             carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
         if not all(map(is_public, carried)):
+            return False
+        if address in _NAT64_INSIDE or address.is_site_local:
             return False
     return address.is_global and not address.is_multicast
 
