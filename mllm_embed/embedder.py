@@ -128,6 +128,14 @@ class Embedder:
             return np.zeros((0, dimensions or self.dimensions), dtype=np.float32)
         return np.stack([embedding.vector for embedding in embeddings])
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of the model's own token ids, for callers that have ids instead of text.
+
+        Raises:
+            InvalidInput: an id outside the vocabulary, or the id of a control token.
+        """
+        return self._preparer.decode(token_ids)
+
     def check_health(self) -> None:
         """Raise `BackendUnavailable` if the engine cannot take work now."""
         self.backend.check_health()

@@ -56,6 +56,10 @@ class Preparer:
             prompts.append(result)
         return prompts
 
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """Return the text of native token ids; see `PromptRenderer.decode`."""
+        return self._renderer.decode(token_ids)
+
     async def _one(self, item: EmbedInput, instruction: str, gate: asyncio.Semaphore) -> RenderedPrompt:
         sources = [content for content in item.content if isinstance(content, Image)]
         if len(sources) > MAX_IMAGES:
