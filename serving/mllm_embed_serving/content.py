@@ -1,0 +1,165 @@
+"""Items of a request -> `EmbedInput`s: the wire's many ways to write a text, a picture, or both, end here.
+
+An item of `input` is a string, an array of token ids, an object `{"text", "image", "instruction"}`, or an array of
+OpenAI content parts. An item of `messages` is a conversation. Each gives one vector.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mllm_embed.errors import MediaNotAllowed
+from mllm_embed.types import Content, EmbedInput, Image, Text
+from mllm_embed_serving import fields
+from mllm_embed_serving.errors import InvalidParameter
+
+Decode = Callable[[Sequence[int]], str]
+"""Turns native token ids into text."""
+
+MAX_TOKEN_IDS = 100_000
+"""Longest array of token ids; every model's context is shorter, and each id is checked one by one."""
+
+_ITEM_KEYS = ("text", "image", "instruction")
+_PART_KEYS = {"text": "text", "input_text": "text", "image_url": "image_url", "input_image": "image_url"}
+"""Types of content parts, of the chat and of the responses API, and the key that holds their value."""
+_URI = re.compile(r"(data:|https?://)", re.IGNORECASE)
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemReader:
+    """Reads items of one model.
+
+    Attributes:
+        decode: turns native token ids into text.
+        max_text_chars: longest single text.
+    """
+
+    decode: Decode
+    max_text_chars: int
+
+    def item(self, value: Any, path: str) -> EmbedInput:
+        """Read one item of `input`.
+
+        Raises:
+            InvalidParameter: the item, or what is in it, is none of the known forms.
+            InputError: its picture or its token ids are refused.
+        """
+        if isinstance(value, str):
+            return EmbedInput((Text(fields.text(value, path, self.max_text_chars)),))
+        if isinstance(value, dict):
+            return self._object(value, path)
+        if isinstance(value, list):
+            if not value:
+                raise InvalidParameter("must not be an empty array", param=path)
+            if all(isinstance(part, dict) for part in value):
+                return EmbedInput(self._parts(value, path))
+            return self.token_ids(value, path)
+        raise fields.wrong_type("a string, an object, or an array of token ids or content parts", value, path)
+
+    def token_ids(self, value: list[Any], path: str) -> EmbedInput:
+        """Read an array of the model's own token ids; they are embedded as the text that they spell."""
+        for position, token_id in enumerate(value):
+            if type(token_id) is not int:
+                raise fields.wrong_type("a token id (an integer)", token_id, f"{path}[{position}]")
+        if len(value) > MAX_TOKEN_IDS:
+            raise InvalidParameter(f"may hold at most {MAX_TOKEN_IDS} token ids, but holds {len(value)}", param=path)
+        return EmbedInput((Text(self.decode(value)),))
+
+    def conversation(self, value: Any, path: str) -> EmbedInput:
+        """Read one conversation: an optional system message, which is the instruction, then one user message.
+
+        An empty assistant message may close it, as some chat clients send one.
+
+        Raises:
+            InvalidParameter: other roles, or more than one message of a role.
+        """
+        if not isinstance(value, list):
+            raise fields.wrong_type("an array of messages", value, path)
+        contents: dict[str, tuple[Content, ...]] = {}
+        for position, message in enumerate(value):
+            here = f"{path}[{position}]"
+            role, content = self._message(message, here)
+            if role in contents:
+                raise InvalidParameter(f"a conversation may hold one {role} message, but holds another", param=here)
+            if role == "assistant" and any(not isinstance(part, Text) or part.text for part in content):
+                raise InvalidParameter("an assistant message must be empty: only the user's is embedded", param=here)
+            contents[role] = content
+        if not contents.get("user"):
+            raise InvalidParameter("a conversation needs a user message with content", param=path)
+        return EmbedInput(contents["user"], self._instruction(contents.get("system"), path))
+
+    def _instruction(self, system: tuple[Content, ...] | None, path: str) -> str | None:
+        if system is None:
+            return None
+        texts = [part.text for part in system if isinstance(part, Text)]
+        if len(texts) < len(system):
+            raise InvalidParameter("a system message must be text", param=path)
+        return "".join(texts)
+
+    def _message(self, message: Any, path: str) -> tuple[str, tuple[Content, ...]]:
+        if not isinstance(message, dict):
+            raise fields.wrong_type("a message, that is an object with role and content", message, path)
+        roles = {"user": "user", "system": "system", "developer": "system", "assistant": "assistant"}
+        role = fields.choice(message.get("role", ""), f"{path}.role", roles, "")
+        content = message.get("content")
+        if isinstance(content, list):
+            return role, self._parts(content, f"{path}.content")
+        text = fields.text(content, f"{path}.content", self.max_text_chars)
+        return role, (Text(text),)
+
+    def _object(self, value: dict[str, Any], path: str) -> EmbedInput:
+        """Read `{"text", "image", "instruction"}`; the picture stands before the text, however the keys are ordered."""
+        if "type" in value:
+            raise InvalidParameter(
+                "a content part must stand in an array: [[part, part]] is one item of two parts", param=path
+            )
+        fields.known_keys(value, path, _ITEM_KEYS)
+        text = fields.optional_text(value.get("text"), f"{path}.text", self.max_text_chars)
+        instruction = fields.optional_text(value.get("instruction"), f"{path}.instruction", self.max_text_chars)
+        content: list[Content] = []
+        if value.get("image") is not None:
+            content.append(_image(value["image"], f"{path}.image"))
+        if text or (text is not None and not content):
+            content.append(Text(text))
+        if not content:
+            raise InvalidParameter("needs a text, an image, or both", param=path)
+        return EmbedInput(tuple(content), instruction)
+
+    def _parts(self, value: list[Any], path: str) -> tuple[Content, ...]:
+        return tuple(self._part(part, f"{path}[{position}]") for position, part in enumerate(value))
+
+    def _part(self, part: Any, path: str) -> Content:
+        if not isinstance(part, dict):
+            raise fields.wrong_type("a content part, that is an object with a type", part, path)
+        key = fields.choice(part.get("type", ""), f"{path}.type", _PART_KEYS, "")
+        value, here = part.get(key), f"{path}.{key}"
+        if key == "text":
+            return Text(fields.text(value, here, self.max_text_chars))
+        if isinstance(value, dict):
+            value, here = value.get("url"), f"{here}.url"
+        return _image(value, here)
+
+
+def _image(value: Any, path: str) -> Image:
+    """Read a picture: a data URI, the bare base64 of an image file, or a URL; never a file on the server.
+
+    Whether URLs are allowed, and whether the bytes are a picture, is found out when it is loaded.
+    """
+    if not isinstance(value, str):
+        raise fields.wrong_type("a string (a data URI, base64, or a URL)", value, path)
+    if _URI.match(value):
+        return Image(value)
+    if _SCHEME.match(value[:64]):
+        raise MediaNotAllowed(f"an image must be a data URI, base64 or an http(s) URL, but is {fields.shown(value)}")
+    if not value or not _BASE64.fullmatch(value):
+        raise InvalidParameter(
+            f"must be a data URI (data:image/png;base64,…), the base64 of an image file, or an http(s) URL, "
+            f"but is {fields.shown(value)}; files on the server are never read",
+            param=path,
+        )
+    return Image(f"data:;base64,{value}")

@@ -1,0 +1,1 @@
+"""Routes, one file per dialect; none of them catches an error."""

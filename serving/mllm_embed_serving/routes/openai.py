@@ -1,0 +1,52 @@
+"""OpenAI's routes: /v1/embeddings and /v1/models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from mllm_embed_serving import fields, schemas
+from mllm_embed_serving.openapi import EMBEDDINGS
+from mllm_embed_serving.responses import AsciiJSONResponse
+from mllm_embed_serving.service import Service
+
+
+def build(service: Service) -> APIRouter:
+    """Return the routes for one service."""
+    router = APIRouter(prefix="/v1", tags=["OpenAI"])
+
+    @router.post("/embeddings", openapi_extra=EMBEDDINGS)
+    async def create_embeddings(request: Request) -> AsciiJSONResponse:
+        """Embed texts, images and mixtures of both."""
+        body = schemas.read_json(await request.body())
+        model = fields.text(body.get("model"), "model", service.settings.max_text_chars)
+        service.check_model(model)
+        items = schemas.select_items(body, service.settings.max_items)
+        request.state.name_item = items.paths.__getitem__  # so that an error can name the item as the caller wrote it
+        wanted = schemas.parse_request(body, items, service.reader, service.settings)
+        embeddings = await service.embedder.aembed(
+            wanted.inputs,
+            task=wanted.task,
+            role=wanted.role,
+            instruction=wanted.instruction,
+            dimensions=wanted.dimensions,
+        )
+        answer = schemas.response_body(embeddings, model, wanted.encoding_format)
+        service.metrics.record_embeddings(
+            items=len(embeddings), tokens=answer["usage"]["total_tokens"], images=wanted.images
+        )
+        return AsciiJSONResponse(answer)
+
+    @router.get("/models")
+    async def list_models() -> dict[str, Any]:
+        """List the served model, with everything that decides its vectors."""
+        return {"object": "list", "data": [await service.model_card()]}
+
+    @router.get("/models/{name:path}")
+    async def retrieve_model(name: str) -> dict[str, Any]:
+        """Describe the served model."""
+        service.check_model(name)
+        return await service.model_card()
+
+    return router

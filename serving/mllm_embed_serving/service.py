@@ -1,0 +1,68 @@
+"""What the routes share: the embedder, the settings, the counters, and what is derived from them."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cached_property
+from typing import Any
+
+from mllm_embed.embedder import Embedder
+from mllm_embed_serving.content import ItemReader
+from mllm_embed_serving.errors import UnknownModel
+from mllm_embed_serving.fields import shown
+from mllm_embed_serving.metrics import Metrics
+from mllm_embed_serving.settings import ServerSettings
+
+
+class Service:
+    """One served model.
+
+    Args:
+        embedder: the model.
+        settings: limits and switches.
+
+    Attributes:
+        embedder: the model.
+        settings: limits and switches.
+        metrics: counters.
+        reader: reads items of requests for this model.
+    """
+
+    def __init__(self, embedder: Embedder, settings: ServerSettings) -> None:
+        self.embedder = embedder
+        self.settings = settings
+        self.metrics = Metrics()
+        self.reader = ItemReader(decode=embedder.decode, max_text_chars=settings.max_text_chars)
+
+    def check_model(self, name: str) -> None:
+        """Raise `UnknownModel` unless `name` is the served model."""
+        if name != self.embedder.name:
+            raise UnknownModel(
+                f"the model {shown(name)} does not exist here; this server serves {self.embedder.name!r}", param="model"
+            )
+
+    async def model_card(self) -> dict[str, Any]:
+        """Return OpenAI's model object, with everything that decides which vector an input gets."""
+        recipe = self.embedder.model_dir.recipe
+        return {
+            "id": self.embedder.name,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "mllm-embed",
+            "backend": self.embedder.backend.name,
+            "family": recipe.family,
+            "dimensions": recipe.dimensions,
+            "matryoshka_dimensions": list(recipe.matryoshka_dimensions),
+            "max_tokens": recipe.max_tokens,
+            "max_image_pixels": recipe.max_pixels,
+            "template": recipe.template,
+            "template_version": recipe.template_version,
+            "pooling": recipe.pooling,
+            "normalized": True,
+            "fingerprint": await asyncio.to_thread(lambda: self.embedder.model_dir.fingerprint),
+        }
+
+    @cached_property
+    def _created(self) -> int:
+        """When the model was written, in Unix seconds."""
+        return int((self.embedder.model_dir.weights / "config.json").stat().st_mtime)
