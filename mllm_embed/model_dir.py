@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,12 @@ class ModelDir:
                     digest.update(file.name.encode())
                     digest.update(file_sha256(file).encode())
         return digest.hexdigest()
+
+    def with_recipe(self, **changes: Any) -> ModelDir:
+        """Return the same directory under a changed recipe, for a model that is about to be made from it."""
+        recipe = replace(self.recipe, **changes)
+        recipe.check(self.path)
+        return replace(self, recipe=recipe)
 
 
 def open_model_dir(name_or_path: str | Path) -> ModelDir:

@@ -45,8 +45,8 @@ class PromptRenderer:
             for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
             if token.special
         }
-        self._slot = tuple(self._control_id(token) for token in family.image_slot)
-        self.image_token_id = self._control_id(family.image_token)
+        self._slot = tuple(self.control_id(token) for token in family.image_slot)
+        self.image_token_id = self.control_id(family.image_token)
         self._split_control = re.compile("|".join(map(re.escape, sorted(self._control, key=len, reverse=True))))
         self._segments = tuple(piece for piece in _MARKER.split(template.text) if piece)
         # The ids that the tokenizer's own post-processor puts around any text (Qwen3-Embedding closes with one).
@@ -95,19 +95,29 @@ class PromptRenderer:
                 plain += piece
                 continue
             if plain:
-                ids += self._encode(plain)
+                ids += self.tokenize(plain)
                 plain = ""
             ids += piece
         return tuple(ids)
 
-    def _encode(self, text: str) -> list[int]:
+    def tokenize(self, text: str) -> list[int]:
+        """Return the ids of plain text, control tokens in it split.
+
+        Raises:
+            InvalidInput: the text is not valid Unicode.
+        """
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         except (UnicodeEncodeError, TypeError):
             raise InvalidInput("text is not valid Unicode (it holds a lone surrogate)") from None
         return ids
 
-    def _control_id(self, token: str) -> int:
+    def control_id(self, token: str) -> int:
+        """Return the id of a control token.
+
+        Raises:
+            IncompatibleCheckpoint: the tokenizer has no such special token.
+        """
         try:
             return self._control[token]
         except KeyError:

@@ -96,3 +96,6 @@ class PixelRule:
 
     def _floor(self, side: float) -> int:
         return math.floor(side / self.factor) * self.factor
+
+USER_TURN = Template("user-turn", 1, "<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n")
+"""ChatML up to the assistant's turn, without system message: what a dialogue is generated from."""

@@ -1,0 +1,131 @@
+"""Recipe -> stage: opens or makes the model, attaches the adapter, picks the tasks. Recipes end here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mllm_embed.model_dir import ModelDir, open_model_dir, write_recipe
+from mllm_embed.modeling.loading import load_base
+from mllm_embed_training import scratch, toy_tasks
+from mllm_embed_training.answer_tasks import answer_tasks
+from mllm_embed_training.config import ConfigError, LoraSection, TrainConfig
+from mllm_embed_training.contrastive import ContrastiveStage
+from mllm_embed_training.examples import ExampleTask
+from mllm_embed_training.generative import GenerativeStage
+from mllm_embed_training.pair_tasks import pair_tasks
+from mllm_embed_training.sources import Package, data_folder
+from mllm_embed_training.stage import Stage
+
+TaskTable = Mapping[str, Callable[[], ExampleTask[Any]]]
+
+
+def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
+    """Build the stage that a recipe describes, and the model directory that it starts from.
+
+    Raises:
+        ConfigError: an unknown task or template.
+        DataNotFound: a task needs the data package and its folder is not given.
+    """
+    tasks = choose_tasks(config)
+    start = start_directory(config, run_dir, tasks)
+    device = pick_device(config.device)
+    model = load_base(start.weights).to(device)
+    if config.lora is not None:
+        model = add_lora(model, start, config.lora)
+    shared: dict[str, Any] = {"chunk_size": config.data.chunk_size, "device": device, "bf16": config.bf16}
+    if config.stage == "generative":
+        return GenerativeStage(start, model, tasks, **shared), start
+    return ContrastiveStage(start, model, tasks, loss=config.loss, **shared), start
+
+
+def choose_tasks(config: TrainConfig) -> dict[str, ExampleTask[Any]]:
+    """Make the tasks that the mixture names."""
+    generative = config.stage == "generative"
+    table: dict[str, Callable[[], ExampleTask[Any]]] = dict(
+        toy_tasks.answer_tasks() if generative else toy_tasks.pair_tasks()
+    )
+    if not set(config.data.tasks) <= set(table):
+        package = Package(data_folder(config.data.folder))
+        table |= answer_tasks(package) if generative else pair_tasks(package)
+    if unknown := sorted(set(config.data.tasks) - set(table)):
+        raise ConfigError(f"data.tasks: no such task: {', '.join(unknown)}; there are {', '.join(sorted(table))}")
+    return {name: table[name]() for name in config.data.tasks}
+
+
+def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, ExampleTask[Any]]) -> ModelDir:
+    """Open the model that training starts from; a model from scratch is made once and kept in the run directory."""
+    if config.model.path is not None:
+        start = open_model_dir(config.model.path)
+    else:
+        path = run_dir / "start"
+        if not (path / "config.json").exists():
+            scratch.create(config.model.scratch or scratch.ScratchModel(), corpus(tasks), path, seed=config.seed)
+        start = open_model_dir(path)
+    if config.model.template is None:
+        return start
+    templates = start.family.templates
+    if config.model.template not in templates:
+        raise ConfigError(f"model.template must be one of {', '.join(templates)}, but is {config.model.template!r}")
+    chosen = templates[config.model.template]
+    return start.with_recipe(template=chosen.name, template_version=chosen.version)
+
+
+def corpus(tasks: Mapping[str, ExampleTask[Any]]) -> Iterable[str]:
+    """Yield every text that a generative mixture asks or answers, to train the tokenizer on."""
+    import random
+
+    from mllm_embed.tasks import TASKS
+    from mllm_embed.types import Text
+
+    for task in TASKS.values():
+        yield from [f"{task.query}\n{task.target}\n"] * 200
+    yield from ["system\n", "user\n", "assistant\n"] * 200
+    for name, task in tasks.items():
+        for index, row in enumerate(task.rows):
+            dialogue = task.draw(row, random.Random(f"{name}:{index}"))
+            yield from (content.text for content in dialogue.content if isinstance(content, Text))
+            yield dialogue.answer
+
+
+def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection) -> nn.Module:
+    """Attach a fresh LoRA adapter to the language model, and to tower and projector where asked."""
+    from peft import LoraConfig, get_peft_model
+
+    family = start.family
+    targets = [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and (
+            (name.startswith(family.language_model) and name.endswith(family.lora_targets))
+            or (lora.tower and name.startswith(family.tower) and name.endswith(family.tower_targets))
+        )
+    ]
+    settings = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+    tuned: nn.Module = get_peft_model(model, settings)  # type: ignore[arg-type]  # peft asks for PreTrainedModel
+    return tuned
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device; `auto` takes a GPU where there is one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def save_result(stage: Stage, start: ModelDir, out: Path, *, name: str) -> None:
+    """Write what training made: a complete model directory, or an adapter with a recipe that names its base."""
+    out.mkdir(parents=True, exist_ok=True)
+    model: Any = stage.model
+    is_adapter = hasattr(model, "peft_config")
+    model.save_pretrained(out)
+    if not is_adapter:
+        for file in start.weights.iterdir():
+            if file.suffix == ".json" and not (out / file.name).exists():
+                (out / file.name).write_bytes(file.read_bytes())
+        write_recipe(out, start.with_recipe(name=name).recipe)

@@ -1,0 +1,126 @@
+"""The contrastive tasks of `mllm-embed-mini`: rows of the data package -> query and positive."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from mllm_embed.evaluation.mini_mmeb_rows import class_name, emoji_name, figure_text, icon_text, story_text
+from mllm_embed.tasks import get_task
+from mllm_embed.types import Image, Text
+from mllm_embed_training.augment import decode
+from mllm_embed_training.examples import Example, ExampleTask, Side
+from mllm_embed_training.sources import Package, Row
+
+Describe = Callable[[Row, random.Random], str]
+
+
+def pair_tasks(package: Package) -> Mapping[str, Callable[[], ExampleTask[Example]]]:
+    """Return the tasks by name; rows are read when a task is made."""
+
+    def both(rows: Callable[[], list[Row]], text: Describe, direction: str) -> Callable[[], ExampleTask[Example]]:
+        return lambda: ExampleTask(rows(), partial(_text_and_image, text=text, direction=direction))
+
+    def described(name: str, rows: Callable[[], list[Row]], text: Describe) -> dict[str, Callable[[], ExampleTask[Example]]]:
+        return {
+            f"{name}-t2i": both(rows, text, "text-to-image"),
+            f"{name}-i2t": both(rows, text, "image-to-text"),
+        }
+
+    return {
+        **described("emoji", package.emoji, describe_emoji),
+        **described("icon", package.icons, describe_icon),
+        **described("figure", package.figures, describe_figure),
+        **described("story", package.stories, lambda row, _: story_text(row)),
+        **described("chart", package.charts, lambda row, _: row["spec_description"] or row["title"]),
+        "emoji-i2i": lambda: ExampleTask(package.emoji_groups(), _same_thing),
+        "icon-i2i": lambda: ExampleTask(package.icon_groups(), _same_thing),
+        "emoji-edit": lambda: ExampleTask(package.emoji_edits(), _edit),
+        "emoji-group": lambda: ExampleTask([r for r in package.emoji() if r["concept"]["group"]], _emoji_group),
+        "photo-class": lambda: ExampleTask(package.photos(), _photo_class),
+        "nlvr": lambda: ExampleTask(package.scenes(), _nlvr),
+        "emoji-synonyms": lambda: ExampleTask([r for r in package.emoji() if r["concept"]["tags_en"]], _synonyms),
+    }
+
+
+def describe_emoji(row: Row, rng: random.Random) -> str:
+    """Name an emoji: mostly its English name, at times its tags or its name in another language."""
+    concept = row["concept"]
+    kind = rng.random()
+    if kind < 0.1 and concept["tags_en"]:
+        return ", ".join(rng.sample(concept["tags_en"], min(3, len(concept["tags_en"]))))
+    names = json.loads(concept["names"] or "{}")
+    if kind < 0.2 and names:
+        return str(names[rng.choice(sorted(names))])
+    return emoji_name(concept)
+
+
+def describe_icon(row: Row, rng: random.Random) -> str:
+    """Name an icon: its name with its tags, or alone."""
+    return icon_text(row) if rng.random() < 0.7 else str(row["name"])
+
+
+def describe_figure(row: Row, rng: random.Random) -> str:
+    """Describe a figure: its alternative text, or the first sentence of its caption."""
+    if row["caption"] and rng.random() < 0.2:
+        return " ".join(str(row["caption"]).split(". ")[0].split()[:40])
+    return " ".join(figure_text(row).split()[:40])
+
+
+def picture(row: Row, rng: random.Random | None) -> Image:
+    """Decode and augment a row's picture."""
+    return Image(decode(row["image"], rng))
+
+
+def _text_and_image(row: Row, rng: random.Random, *, text: Describe, direction: str) -> Example:
+    words = text(row, rng)
+    written = Side((Text(words),), words.casefold())
+    # The key of a picture is its name, so that two pictures of one name are never each other's negatives.
+    drawn = Side((picture(row, rng),), f"image:{words.casefold()}")
+    query, positive = (written, drawn) if direction == "text-to-image" else (drawn, written)
+    return Example(query, positive, get_task(direction))
+
+
+def _same_thing(group: list[Row], rng: random.Random) -> Example:
+    one, other = rng.sample(group, 2)
+    key = str(one.get("concept_id") or one["name"])
+    return Example(Side((picture(one, rng),), key), Side((picture(other, rng),), key), get_task("image-to-image"))
+
+
+def _edit(row: Row, rng: random.Random) -> Example:
+    before, after = row["before"], row["after"]
+    query = Side((picture(before, rng), Text(row["edit"])), f"{before['image_id']}|{row['edit']}")
+    unchanged = Side((picture(before, rng),), before["image_id"])
+    return Example(query, Side((picture(after, rng),), after["image_id"]), get_task("composed"), (unchanged,))
+
+
+def _emoji_group(row: Row, rng: random.Random) -> Example:
+    concept = row["concept"]
+    name = concept["subgroup"] if concept["subgroup"] and rng.random() < 0.5 else concept["group"]
+    return _classified(row, class_name(name), rng)
+
+
+def _photo_class(row: Row, rng: random.Random) -> Example:
+    return _classified(row, class_name(row["label"]), rng)
+
+
+def _classified(row: Row, label: str, rng: random.Random) -> Example:
+    return Example(
+        Side((picture(row, rng),), row["image_id"]), Side((Text(label),), label.casefold()), get_task("classification")
+    )
+
+
+def _nlvr(row: Row, rng: random.Random) -> Example:
+    truth, other = ("true", "false") if row["label"] else ("false", "true")
+    query = Side((picture(row, None), Text(row["sentence"])), row["image_id"])
+    del rng  # colours and places are the question, so the scene is not augmented
+    return Example(query, Side((Text(truth),), truth), get_task("question"), (Side((Text(other),), other),))
+
+
+def _synonyms(row: Row, rng: random.Random) -> Example:
+    concept = row["concept"]
+    tags = ", ".join(rng.sample(concept["tags_en"], min(4, len(concept["tags_en"]))))
+    name = emoji_name(concept)
+    return Example(Side((Text(tags),), tags.casefold()), Side((Text(name),), name.casefold()), get_task("text-to-text"))

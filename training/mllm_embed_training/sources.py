@@ -1,0 +1,149 @@
+"""The data package on disk -> rows in memory, licence and split rules applied.
+
+Only `train` rows are read, and share-alike rows are dropped: shipped weights must not learn from them.
+Pictures stay encoded (a few KiB each) and are decoded when an example is drawn.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from mllm_embed.errors import MllmEmbedError
+from mllm_embed.evaluation.mini_mmeb_rows import tone_edit
+
+DATA_VARIABLE = "MLLM_EMBED_DATA"
+Row = dict[str, Any]
+
+
+class DataNotFound(MllmEmbedError):
+    """The folder of the data package is not given or lacks a file."""
+
+
+def data_folder(folder: str | None) -> Path:
+    """Return the data package's folder, from the option or from the environment.
+
+    Raises:
+        DataNotFound: neither names an existing folder.
+    """
+    name = folder or os.environ.get(DATA_VARIABLE)
+    if not name or not Path(name).is_dir():
+        raise DataNotFound(
+            f"this recipe reads the data package: set {DATA_VARIABLE} or data.folder to its folder (now {name!r}); "
+            "the toy-shapes tasks need no data"
+        )
+    return Path(name)
+
+
+def read_rows(folder: Path, pattern: str) -> list[Row]:
+    """Read the trainable rows of all files that match `pattern`, in file order.
+
+    Raises:
+        DataNotFound: no file matches.
+    """
+    files = sorted(folder.glob(pattern))
+    if not files:
+        raise DataNotFound(f"{folder} has no {pattern}")
+    rows: list[Row] = [row for file in files for row in pq.read_table(file).to_pylist()]
+    return [row for row in rows if row["split"] == "train" and "BY-SA" not in str(row.get("license", ""))]
+
+
+class Package:
+    """The data package, each file read when first needed.
+
+    Attributes are lists of rows; pictures are bytes under the key `image`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._cache: dict[str, list[Row]] = {}
+
+    def rows(self, pattern: str) -> list[Row]:
+        """Return the trainable rows of one file pattern."""
+        if pattern not in self._cache:
+            self._cache[pattern] = read_rows(self._folder, pattern)
+        return self._cache[pattern]
+
+    def emoji(self) -> list[Row]:
+        """One row per emoji picture, with its concept's columns under `concept`."""
+        concepts = {row["concept_id"]: row for row in self.rows("emoji_concepts.parquet")}
+        rows = []
+        for row in self.rows("emoji_images-*.parquet"):
+            if concept := concepts.get(row["concept_id"]):
+                rows.append({**row, "concept": concept})
+        return rows
+
+    def emoji_groups(self) -> list[list[Row]]:
+        """Pictures of one concept in several styles, at least two each."""
+        return grouped(self.emoji(), "concept_id")
+
+    def emoji_edits(self) -> list[Row]:
+        """Pairs of pictures in one style that differ in skin tone or gender: keys before, after, edit."""
+        pictures = {(row["concept_id"], row["style"]): row for row in self.emoji()}
+        edits = []
+        for row in pictures.values():
+            concept = row["concept"]
+            base = pictures.get((concept["base_id"], row["style"]))
+            if len(concept["skin_tones"]) == 1 and base is not None and base is not row:
+                edits.append({"before": base, "after": row, "edit": tone_edit(concept["skin_tones"][0])})
+        return edits + _gender_edits(list(pictures.values()))
+
+    def icons(self) -> list[Row]:
+        """One row per icon that has a name."""
+        return [row for row in self.rows("icons.parquet") if row["name"]]
+
+    def icon_groups(self) -> list[list[Row]]:
+        """Icons of one name in several sets or styles, at least two each."""
+        return grouped(self.icons(), "name")
+
+    def figures(self) -> list[Row]:
+        """One row per textbook figure with alternative text."""
+        return [row for row in self.rows("openstax_figures-*.parquet") if row["alt"]]
+
+    def stories(self) -> list[Row]:
+        """One row per picture-book page, with its picture."""
+        pictures = {row["image_sha"]: row["image"] for row in self.rows("story_images.parquet")}
+        pages = self.rows("story_pages.parquet")
+        return [{**page, "image": pictures[page["sha"]]} for page in pages if page["sha"] in pictures]
+
+    def photos(self) -> list[Row]:
+        """One row per grocery or clothing photo."""
+        return self.rows("photos.parquet")
+
+    def scenes(self) -> list[Row]:
+        """One row per NLVR scene and sentence."""
+        return self.rows("nlvr.parquet")
+
+    def charts(self) -> list[Row]:
+        """One row per Vega-Lite chart that says what it shows."""
+        return [row for row in self.rows("charts_vegalite.parquet") if row["spec_description"] or row["title"]]
+
+
+def grouped(rows: Sequence[Row], key: str) -> list[list[Row]]:
+    """Group rows by a column, keep groups of two and more."""
+    groups: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row[key]].append(row)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _gender_edits(pictures: Sequence[Row]) -> list[Row]:
+    """Pictures of one family, style and skin tone as a woman and as a man."""
+    found: dict[tuple[str, str, str], dict[str, Row]] = defaultdict(dict)
+    for row in pictures:
+        concept = row["concept"]
+        if concept["gender"]:
+            key = (concept["family_id"], row["style"], json.dumps(concept["skin_tones"]))
+            found[key][concept["gender"]] = row
+    edits = []
+    for pair in found.values():
+        if len(pair) == 2:
+            edits.append({"before": pair["man"], "after": pair["woman"], "edit": "the same, as a woman"})
+            edits.append({"before": pair["woman"], "after": pair["man"], "edit": "the same, as a man"})
+    return edits

@@ -1,0 +1,156 @@
+"""The training loop: one stage, from its recipe to a finished run directory."""
+
+from __future__ import annotations
+
+import math
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from mllm_embed_training import checkpoint
+from mllm_embed_training.config import OptimSection, TrainConfig
+from mllm_embed_training.errors import TrainingFailed
+from mllm_embed_training.plan import MixturePlan
+from mllm_embed_training.progress import Progress
+from mllm_embed_training.stage import Stage
+
+
+class Batches(Dataset[Any]):
+    """The batch of every step, made when asked for: a pure function of the plan, in any worker process."""
+
+    def __init__(self, stage: Stage, plan: MixturePlan) -> None:
+        self._stage = stage
+        self._plan = plan
+
+    def __len__(self) -> int:
+        return len(self._plan)
+
+    def __getitem__(self, step: int) -> Any:
+        return self._stage.collate(self._plan.draws(step))
+
+
+def train(config: TrainConfig, stage: Stage, run_dir: Path) -> bool:
+    """Run the stage from its last checkpoint to the end.
+
+    Every checkpoint holds weights, optimiser, random states and the step; the data stream is a function of the step.
+    SIGTERM and SIGINT finish the running step, write a checkpoint and return.
+
+    Args:
+        config: the recipe.
+        stage: makes batches and gradients.
+        run_dir: receives checkpoints, `metrics.jsonl` and `curves.png`.
+
+    Returns:
+        True if all steps are done, False if a signal ended the run early.
+
+    Raises:
+        TrainingFailed: the loss is not finite.
+    """
+    optim = config.optim
+    seed_everything(config.seed)
+    optimizer = make_optimizer(stage, optim)
+    first = resume(run_dir, stage, optimizer)
+    plan = MixturePlan(
+        stage.sizes,
+        config.data.tasks,
+        batch_size=config.data.batch_size,
+        group_size=config.data.group_size,
+        steps=optim.steps,
+        seed=config.seed,
+    )
+    stage.model.train()
+    with StopSignal() as stop, Progress(run_dir, first, optim.steps, config.data.batch_size) as progress:
+        for step, batch in enumerate(load_batches(stage, plan, first, config.data.workers), start=first):
+            rate = learning_rate(optim, step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            metrics = stage.backward(batch)
+            if not math.isfinite(metrics["loss"]):
+                raise TrainingFailed(f"the loss is {metrics['loss']} at step {step}; lower optim.lr or check the data")
+            norm = torch.nn.utils.clip_grad_norm_(trainable(stage), optim.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            progress.update(step, {**metrics, "lr": rate, "grad_norm": float(norm)})
+            done = step + 1
+            if stop.requested or done == optim.steps or done % config.checkpoint_every == 0:
+                checkpoint.save(run_dir, done, model=stage.model, optimizer=optimizer, extra={"step": done})
+                progress.draw()
+            if stop.requested:
+                return done == optim.steps
+    return True
+
+
+def resume(run_dir: Path, stage: Stage, optimizer: torch.optim.Optimizer) -> int:
+    """Load the newest checkpoint, if any; return the step to go on with."""
+    newest = checkpoint.latest(run_dir)
+    if newest is None:
+        return 0
+    return int(checkpoint.load(newest, model=stage.model, optimizer=optimizer)["step"])
+
+
+def load_batches(stage: Stage, plan: MixturePlan, first: int, workers: int) -> Iterator[Any]:
+    """Return the batches from step `first` on, prepared by worker processes where asked."""
+    loader: DataLoader[Any] = DataLoader(
+        Batches(stage, plan),
+        batch_size=None,
+        sampler=range(first, len(plan)),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        persistent_workers=False,
+    )
+    return iter(loader)
+
+
+def make_optimizer(stage: Stage, optim: OptimSection) -> torch.optim.AdamW:
+    """AdamW; biases and norms are not decayed."""
+    parameters = trainable(stage)
+    matrices = [p for p in parameters if p.ndim > 1]
+    vectors = [p for p in parameters if p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr, betas=(0.9, 0.98), eps=1e-6)
+
+
+def trainable(stage: Stage) -> list[torch.nn.Parameter]:
+    """The parameters that are trained."""
+    return [parameter for parameter in stage.model.parameters() if parameter.requires_grad]
+
+
+def learning_rate(optim: OptimSection, step: int) -> float:
+    """Warm up linearly, stay, fall linearly over the last `decay_steps`: a longer run shares the shorter one's path."""
+    up = min(1.0, (step + 1) / max(1, optim.warmup_steps))
+    down = min(1.0, (optim.steps - step) / max(1, optim.decay_steps))
+    return optim.lr * min(up, down)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators that dropout and initialisation use; data has its own, derived from the plan."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # third-party code reads the global state
+    torch.manual_seed(seed)
+
+
+class StopSignal:
+    """Turns the first SIGTERM or SIGINT into a request that the loop honours between steps."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> StopSignal:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _request(self, _number: int, _frame: FrameType | None) -> None:
+        self.requested = True
