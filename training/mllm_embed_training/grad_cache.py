@@ -82,8 +82,6 @@ def grad_cache_step(
         for chunk in chunks[:replays]:
             states.append(_RngState.now())
             vectors.append(encode(chunk))
-    # Under a caller's autocast, weights cast without a graph would be reused below and get no gradient.
-    torch.clear_autocast_cache()
     held = [encode(chunk) for chunk in chunks[replays:]]
 
     leaves = [vector.detach().requires_grad_() for vector in [*vectors, *held]]
