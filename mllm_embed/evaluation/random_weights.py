@@ -1,0 +1,36 @@
+"""The random-weights baseline: the same architecture, tokenizer and recipe, nothing learned."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from mllm_embed.model_dir import RECIPE_FILE, ModelDir, write_recipe
+
+
+def write_random_copy(model: ModelDir, target: Path, *, seed: int = 0) -> None:
+    """Write a model directory like `model` with newly initialised weights and no adapter.
+
+    Args:
+        model: the model whose architecture is copied.
+        target: directory to write, made if absent.
+        seed: of the weights.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    from mllm_embed.modeling import torch_compat
+
+    torch_compat.apply()
+    target.mkdir(parents=True, exist_ok=True)
+    config = AutoConfig.from_pretrained(str(model.weights), local_files_only=True)
+    torch.manual_seed(seed)
+    random = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)  # type: ignore[no-untyped-call]
+    random.save_pretrained(target)
+    for file in model.weights.iterdir():
+        is_weights = file.suffix == ".safetensors" or file.name.endswith(".index.json")
+        if file.is_file() and not is_weights and file.name not in (RECIPE_FILE, "config.json"):
+            shutil.copy(file, target / file.name)
+    recipe = replace(model.recipe, name=f"{model.recipe.name} (random)", base=None, adapter=None, adapter_sha256=None)
+    write_recipe(target, recipe)

@@ -1,0 +1,166 @@
+"""Reports: the JSON file of one run, and the Markdown table that puts several side by side."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mllm_embed import __version__
+from mllm_embed.evaluation.eval_types import EvaluationError
+from mllm_embed.evaluation.runner import overall
+
+SCHEMA_VERSION = 1
+Report = dict[str, Any]
+
+
+def make_report(
+    *, model: Mapping[str, Any], settings: Mapping[str, Any], checksums: Mapping[str, str], results: Mapping[str, Any]
+) -> Report:
+    """Assemble the JSON values of one run; everything but `timing`, which the caller adds, is reproducible."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "suite": "mini-mmeb",
+        "model": dict(model),
+        "settings": dict(settings),
+        "data": dict(checksums),
+        "versions": _versions(),
+        "overall": overall(dict(results)),
+        "results": dict(results),
+    }
+
+
+def read_report(path: Path) -> Report:
+    """Read a report.
+
+    Raises:
+        EvaluationError: not a report, or of another schema version.
+    """
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvaluationError(f"{path} is not a readable report: {error}") from None
+    if not isinstance(report, dict) or report.get("schema_version") != SCHEMA_VERSION:
+        raise EvaluationError(f"{path} is not an evaluation report of schema version {SCHEMA_VERSION}")
+    return report
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write a report as indented JSON; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def markdown(reports: Sequence[Report]) -> str:
+    """Return Markdown tables of Hit@1, models side by side.
+
+    Raises:
+        EvaluationError: no reports, or runs that cannot be compared: other data, split, pools or queries.
+    """
+    if not reports:
+        raise EvaluationError("a table needs at least one report")
+    for other in reports[1:]:
+        check_comparable(reports[0], other)
+    names = _all_tasks(reports)
+    lines = [_row(["task", "pool", "queries", "chance", *(_model_name(report) for report in reports)])]
+    lines.append(_row(["---", "---:", "---:", "---:", *("---:" for _ in reports)]))
+    lines += [_task_row(name, reports) for name in names]
+    for label, key in (("mean over tasks", "mean_over_tasks"), ("mean over meta-tasks", "mean_over_meta_tasks")):
+        cells = [_mean_cell(report, key, len(names)) for report in reports]
+        lines.append(_row([f"**{label}**", "", "", "", *cells]))
+    return "\n".join(["Hit@1 ± half of the 95 % bootstrap interval.", "", *lines, "", *_details(names, reports)]) + "\n"
+
+
+def check_comparable(one: Report, other: Report) -> None:
+    """Raise `EvaluationError` if two runs differ in data, split or pools, so that their numbers say nothing."""
+    pair = f"{_model_name(one)} and {_model_name(other)}"
+    for key in ("split_prefix", "limit_pool"):
+        if one["settings"][key] != other["settings"][key]:
+            raise EvaluationError(f"{pair} cannot be compared: {key} differs")
+    for file in sorted(set(one["data"]) & set(other["data"])):
+        if one["data"][file] != other["data"][file]:
+            raise EvaluationError(f"{pair} cannot be compared: they were measured on different versions of {file}")
+    for name in set(one["results"]) & set(other["results"]):
+        if _shape(one["results"][name]) != _shape(other["results"][name]):
+            raise EvaluationError(f"{pair} cannot be compared: pools or queries of {name} differ")
+
+
+def _shape(result: Mapping[str, Any]) -> list[Any]:
+    return [
+        (name, part["pool"], [(key, values["queries"]) for key, values in part["slices"].items()])
+        for name, part in result["parts"].items()
+    ]
+
+
+def _details(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
+    """One row per part and slice, for tasks that have more than one."""
+    head = ["task", "part", "slice", "pool", "queries", "chance", *(_model_name(report) for report in reports)]
+    lines = ["By part and slice:", "", _row(head), _row(["---", "---", "---", *("---:" for _ in head[3:])])]
+    for name in names:
+        result = _first_with(name, reports)["results"][name]
+        for part, slice_name in [(part, key) for part, values in result["parts"].items() for key in values["slices"]]:
+            values = result["parts"][part]["slices"][slice_name]
+            cells = [_slice_cell(report, name, part, slice_name) for report in reports]
+            pool = str(result["parts"][part]["pool"])
+            lines.append(
+                _row([name, part, slice_name, pool, str(values["queries"]), _number(values["chance"]), *cells])
+            )
+    return lines
+
+
+def _slice_cell(report: Report, name: str, part: str, slice_name: str) -> str:
+    if name not in report["results"]:
+        return "-"
+    return _number(report["results"][name]["parts"][part]["slices"][slice_name]["hit1"])
+
+
+def _task_row(name: str, reports: Sequence[Report]) -> str:
+    result = _first_with(name, reports)["results"][name]
+    pools = sorted({part["pool"] for part in result["parts"].values()})
+    pool = f"{pools[0]:,}" if len(pools) == 1 else f"{pools[0]:,} to {pools[-1]:,}"
+    cells = []
+    for report in reports:
+        own = report["results"].get(name)
+        cells.append(
+            "-" if own is None else f"{_number(own['hit1'])} ± {(own['interval'][1] - own['interval'][0]) / 2:.3f}"
+        )
+    return _row([name, pool, f"{result['queries']:,}", _number(result["chance"]), *cells])
+
+
+def _mean_cell(report: Report, key: str, tasks: int) -> str:
+    """A mean over some of the tasks must not stand beside a mean over all."""
+    return _number(report["overall"][key]) if report["overall"]["tasks"] == tasks else "-"
+
+
+def _all_tasks(reports: Sequence[Report]) -> list[str]:
+    return list(dict.fromkeys(name for report in reports for name in report["results"]))
+
+
+def _first_with(name: str, reports: Sequence[Report]) -> Report:
+    return next(report for report in reports if name in report["results"])
+
+
+def _model_name(report: Report) -> str:
+    dimensions = report["settings"].get("dimensions")
+    return str(report["model"]["name"]) + (f" @{dimensions}" if dimensions else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _versions() -> dict[str, str]:
+    versions = {"mllm-embed": __version__, "python": platform.python_version()}
+    for package in ("numpy", "pillow", "torch", "transformers", "vllm"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions
