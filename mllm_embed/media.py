@@ -54,6 +54,7 @@ FORMATS: tuple[str, ...] = tuple(name for name in _HEADERS if name not in _NEEDS
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
+_LONGEST_SHOWN = 200
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -170,14 +171,21 @@ def _read(source: str | Path, policy: MediaPolicy) -> bytes:
     path = Path(source).expanduser()
     try:
         if not path.is_file():
-            raise InvalidMedia(f"there is no image file {path}")
+            raise InvalidMedia(f"there is no image file {_shown(path)}")
         with path.open("rb") as stream:
             data = stream.read(policy.max_bytes + 1)
         if len(data) > policy.max_bytes:
             raise _too_many_bytes(path.stat().st_size, policy)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise InvalidMedia(f"the image file cannot be read: {error}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidMedia(f"the image file {_shown(path)} cannot be read: {reason}") from None
     return data
+
+
+def _shown(path: Path) -> str:
+    """Quote a path for a message; what was meant to be a path may be anything, of any length."""
+    text = ascii(str(path))
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def _decode_data_uri(uri: str, policy: MediaPolicy) -> bytes:
