@@ -7,13 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mllm_embed.media import load_content
 from mllm_embed.model_dir import ModelDir
 from mllm_embed.modeling.encode import encode
 from mllm_embed.modeling.inputs import InputBuilder, ModelInputs
 from mllm_embed.modeling.loading import load_model
 from mllm_embed.prompts import PromptRenderer
-from mllm_embed.types import EmbedInput
+from mllm_embed.types import EmbedInput, Image
 from mllm_embed_training.grad_cache import grad_cache_step
 from mllm_embed_training.losses import info_nce, matryoshka
 
@@ -22,6 +21,11 @@ Encode = Callable[[ModelInputs], Tensor]
 
 def picture(number: int) -> PIL.Image.Image:
     return PIL.Image.radial_gradient("L").rotate(37 * number).convert("RGB").resize((64 + 8 * number, 64))
+
+
+def pictures(item: EmbedInput) -> list[PIL.Image.Image]:
+    sources = [content.source for content in item.content if isinstance(content, Image)]
+    return [source for source in sources if isinstance(source, PIL.Image.Image)]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,7 @@ def chunked(
     builder = InputBuilder(tiny_dir, renderer.image_token_id)
 
     def chunk(items: list[EmbedInput], size: int) -> list[ModelInputs]:
-        prompts = [renderer.render(i, "", load_content(i)) for i in items]
+        prompts = [renderer.render(i, "", pictures(i)) for i in items]
         return [builder.build(prompts[start : start + size]) for start in range(0, len(prompts), size)]
 
     return lambda size: (chunk(sides[0], size), chunk(sides[1], size))
