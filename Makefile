@@ -1,0 +1,61 @@
+# Everything a developer types. `make help` lists it.
+
+# The first Python that the product runs on; `make serve PYTHON=python3.12` takes another.
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' 2>/dev/null && echo $$p && break; done)
+HOST ?= 127.0.0.1
+PORT ?= 8000
+DEMO_PORT ?= 7860
+MODEL ?= mllm-embed-mini
+BACKEND ?= auto
+ARGS ?=
+
+export MLLM_EMBED_DATA
+BIN := .venv/bin
+PREPARE = @test -n "$(PYTHON)" || { echo "mllm-embed needs Python 3.11 to 3.14, and there is none here; name one: make $@ PYTHON=/path/to/python"; exit 2; }; \
+	"$(PYTHON)" install/prepare.py
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint types fix docs train-mini check-wheel clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	@echo; echo "  variables of serve: HOST, PORT, DEMO_PORT, MODEL, BACKEND; of all: PYTHON"
+
+serve: ## install what this machine needs, then start the API and the playground
+	$(PREPARE) serve
+	@$(BIN)/mllm-embed serve $(MODEL) --host $(HOST) --port $(PORT) --backend $(BACKEND) --demo --demo-port $(DEMO_PORT) $(ARGS)
+
+test: ## install what the tests need, then run them; ARGS="-m fast" runs a part
+	$(PREPARE) test
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: ## check style and formatting
+	$(PREPARE) test
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: ## check types, strictly
+	$(PREPARE) test
+	@$(BIN)/mypy
+
+fix: ## repair what ruff can repair, and format
+	$(PREPARE) test
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+docs: ## write docs/cli.md from the commands' own help
+	$(PREPARE) test
+	@$(BIN)/python -m mllm_embed.commands.reference > docs/cli.md
+
+train-mini: ## train the built-in model from the data package: make train-mini MLLM_EMBED_DATA=/path/to/data
+	$(PREPARE) test
+	@test -n "$(MLLM_EMBED_DATA)" || { echo "name the data package: make train-mini MLLM_EMBED_DATA=/path/to/data"; exit 2; }
+	$(BIN)/mllm-embed train training/configs/mini-lvlm.yaml
+	$(BIN)/mllm-embed train training/configs/mini-contrastive.yaml
+	$(BIN)/mllm-embed export runs/mini-contrastive/model runs/mllm-embed-mini
+
+check-wheel: ## build the wheel, install it alone in a clean environment, serve the built-in model from it
+	$(PREPARE) test
+	@install/check_wheel.sh
+
+clean: ## remove the environment and the caches; trained models in runs/ stay
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache
