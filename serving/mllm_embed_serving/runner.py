@@ -1,0 +1,259 @@
+"""The life of a server process: bind, load the engine, serve, and stop everything in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mllm_embed.embedder import Embedder
+from mllm_embed.errors import BackendUnavailable, MllmEmbedError
+from mllm_embed_serving.app import create_app
+from mllm_embed_serving.banner import banner
+from mllm_embed_serving.playground import Playground
+from mllm_embed_serving.settings import ServerSettings
+
+_LOG = logging.getLogger(__name__)
+_ENGINE_STOP_S = 10.0
+
+
+class PortInUse(MllmEmbedError):
+    """Another process listens there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What one server process runs."""
+
+    model: str
+    """The model, for the progress line."""
+    load: Callable[[], Embedder]
+    """Loads the embedder; blocks until its engine can take work."""
+    settings: ServerSettings
+    """Limits and switches."""
+    host: str
+    """Address to listen on."""
+    port: int
+    """Port to listen on; 0 takes a free one."""
+    demo_port: int | None
+    """Port of the playground; None starts none."""
+    gallery: Path | None
+    """The playground's pictures."""
+
+
+def run(options: RunOptions, console: Console) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    Raises:
+        PortInUse: found before the engine is loaded.
+        MllmEmbedError: the model or its engine cannot be used.
+    """
+    listener = bind(options.host, options.port, "--port")
+    if options.demo_port is not None:
+        bind("127.0.0.1", options.demo_port, "--demo-port").close()
+    with contextlib.closing(listener):
+        asyncio.run(_run(options, listener, console))
+
+
+def bind(host: str, port: int, option: str) -> socket.socket:
+    """Reserve an address without listening on it yet, so that clients are refused, not kept waiting, while we load.
+
+    Raises:
+        PortInUse: somebody has it, or the host is not ours.
+    """
+    with _port_errors(host, port, option):
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+    return listener
+
+
+@contextlib.contextmanager
+def _port_errors(host: str, port: int, option: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PortInUse(
+            f"cannot listen on {host} port {port} ({error.strerror}): choose another with {option}"
+        ) from None
+
+
+async def _run(options: RunOptions, listener: socket.socket, console: Console) -> None:
+    stop = asyncio.Event()
+    with _stopping(stop):
+        embedder = await _load(options, stop, console)
+        try:
+            await _serve(embedder, options, listener, stop, console)
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_ENGINE_STOP_S):
+                    await embedder.aclose()
+            _end_engine_processes()
+
+
+async def _load(options: RunOptions, stop: asyncio.Event, console: Console) -> Embedder:
+    """Load in a thread of its own, so that Ctrl-C works meanwhile."""
+    loop = asyncio.get_running_loop()
+    loaded: asyncio.Future[Embedder] = loop.create_future()
+
+    def work() -> None:
+        try:
+            embedder = options.load()
+        except BaseException as error:  # noqa: BLE001 - carried over to the waiting thread
+            loop.call_soon_threadsafe(loaded.set_exception, error)
+        else:
+            loop.call_soon_threadsafe(loaded.set_result, embedder)
+
+    threading.Thread(target=work, name="load", daemon=True).start()
+    stopped = asyncio.ensure_future(stop.wait())
+    with _progress(f"Loading {options.model}", console):
+        waiting: set[asyncio.Future[Any]] = {loaded, stopped}
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    if not loaded.done():
+        # A starting engine cannot be interrupted from inside: end its processes, and leave without waiting for it.
+        _end_engine_processes()
+        sys.stdout.flush()
+        os._exit(0)
+    stopped.cancel()
+    return loaded.result()
+
+
+async def _serve(
+    embedder: Embedder, options: RunOptions, listener: socket.socket, stop: asyncio.Event, console: Console
+) -> None:
+    settings = options.settings
+    config = uvicorn.Config(
+        create_app(embedder, settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="off",
+        timeout_graceful_shutdown=settings.shutdown_grace_s,
+    )
+    server = _Server(config)
+    with _port_errors(options.host, options.port, "--port"):
+        listener.listen()  # fails if another server that was started meanwhile has won the race
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    stopped = asyncio.ensure_future(stop.wait())
+    ready = asyncio.ensure_future(server.ready.wait())
+    await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+    api_url = f"http://{_reachable(options.host)}:{listener.getsockname()[1]}"
+    playground = _start_playground(options, api_url)
+    announcing = asyncio.ensure_future(_announce(embedder.name, api_url, playground, settings, console))
+    try:
+        await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        announcing.cancel()
+        stopped.cancel()
+        server.should_exit = True
+        if playground is not None:
+            await playground.stop()
+        await serving
+
+
+def _start_playground(options: RunOptions, api_url: str) -> Playground | None:
+    if options.demo_port is None:
+        return None
+    return Playground(
+        api_url=api_url, port=options.demo_port, gallery=options.gallery, api_key=options.settings.api_key
+    )
+
+
+async def _announce(
+    model: str, api_url: str, playground: Playground | None, settings: ServerSettings, console: Console
+) -> None:
+    """Say where everything is, as soon as everything answers."""
+    if playground is not None:
+        try:
+            with _progress("Starting the playground", console):
+                await playground.wait_ready()
+        except BackendUnavailable as error:
+            _LOG.error("%s", error)
+            playground = None
+    text = banner(
+        model, api_url, None if playground is None else playground.url, needs_key=settings.api_key is not None
+    )
+    console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to `_stopping`: uvicorn would raise them again after its shutdown, before the engine's."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, then say so."""
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Capture none."""
+        yield
+
+
+@contextlib.contextmanager
+def _stopping(stop: asyncio.Event) -> Iterator[None]:
+    """Set `stop` on SIGINT (Ctrl-C) and SIGTERM."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stop.set)
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _progress(what: str, console: Console) -> Iterator[None]:
+    """Show a spinner with the time; where there is no terminal, one line."""
+    if not console.is_terminal:
+        console.print(f"{what} ...", highlight=False, markup=False)
+        yield
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        progress.add_task(what, total=None)
+        yield
+
+
+def _end_engine_processes() -> None:
+    """End what an engine may have left behind: its processes are ours."""
+    for process in multiprocessing.active_children():
+        process.terminate()
+        process.join(1.0)
+        if process.is_alive():
+            process.kill()
+            process.join(1.0)
+
+
+def _reachable(host: str) -> str:
+    """Return an address at which a client on this machine reaches a server on `host`, ready for a URL."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"[{host}]" if ":" in host else host
