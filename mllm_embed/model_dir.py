@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mllm_embed.errors import IncompatibleCheckpoint, ModelNotFound
 from mllm_embed.families import Family, Template, detect_family, get_family
 from mllm_embed.families.base import PixelRule
+from mllm_embed.weight_files import check_safetensors, check_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 RECIPE_FILE = "mllm_embed.json"
 FORMAT_VERSION = 1
@@ -79,6 +82,9 @@ class Recipe:
             raise IncompatibleCheckpoint(f"{origin} is not valid JSON: {error}") from None
         if not isinstance(raw, dict):
             raise IncompatibleCheckpoint(f"{origin} must hold one JSON object, but holds a {type(raw).__name__}")
+        version = raw.get("format_version", FORMAT_VERSION)
+        if version != FORMAT_VERSION:
+            raise IncompatibleCheckpoint(f"{origin}: format_version must be {FORMAT_VERSION}, but is {version!r}")
         known = {field.name for field in fields(cls)}
         if unknown := sorted(set(raw) - known):
             raise IncompatibleCheckpoint(f"{origin} has unknown keys: {', '.join(unknown)}")
@@ -91,17 +97,18 @@ class Recipe:
 
     def check(self, origin: Path) -> None:
         """Raise `IncompatibleCheckpoint` naming the first value that cannot be honoured."""
+        self._check_types(origin)
         only = {"pooling": "last_token", "position_mode": "mrope", "attention": "causal"}
-        for key, value in only.items():
+        for key, value in {**only, "format_version": FORMAT_VERSION}.items():
             if getattr(self, key) != value:
                 raise IncompatibleCheckpoint(f"{origin}: {key} must be {value!r}, but is {getattr(self, key)!r}")
-        for key in ("dimensions", "min_pixels", "max_pixels", "max_tokens", "template_version"):
-            value = getattr(self, key)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise IncompatibleCheckpoint(f"{origin}: {key} must be a positive integer, but is {value!r}")
-        if self.format_version != FORMAT_VERSION:
+        if self.min_pixels > self.max_pixels:
             raise IncompatibleCheckpoint(
-                f"{origin}: format_version must be {FORMAT_VERSION}, but is {self.format_version!r}"
+                f"{origin}: min_pixels must be at most max_pixels {self.max_pixels}, but is {self.min_pixels}"
+            )
+        if wide := [width for width in self.matryoshka_dimensions if width > self.dimensions]:
+            raise IncompatibleCheckpoint(
+                f"{origin}: matryoshka_dimensions must be at most {self.dimensions}, but one is {wide[0]}"
             )
         template = self.find_template(origin)
         if template.version != self.template_version:
@@ -109,6 +116,20 @@ class Recipe:
                 f"{origin}: template {self.template!r} is at version {template.version} here, "
                 f"but the model was made with version {self.template_version}"
             )
+
+    def _check_types(self, origin: Path) -> None:
+        for key in ("name", "family", "template", "base", "adapter", "adapter_sha256"):
+            value = getattr(self, key)
+            optional = key.startswith(("base", "adapter"))
+            if not (isinstance(value, str) and value) and not (optional and value is None):
+                raise IncompatibleCheckpoint(f"{origin}: {key} must be a text, but is {value!r}")
+        for key in ("dimensions", "min_pixels", "max_pixels", "max_tokens", "template_version"):
+            if not _is_count(getattr(self, key)):
+                raise IncompatibleCheckpoint(
+                    f"{origin}: {key} must be a positive integer, but is {getattr(self, key)!r}"
+                )
+        if not all(map(_is_count, self.matryoshka_dimensions)):
+            raise IncompatibleCheckpoint(f"{origin}: matryoshka_dimensions must be positive integers")
 
     def find_template(self, origin: Path) -> Template:
         """Return the family's template of that name."""
@@ -155,7 +176,12 @@ class ModelDir:
     def pixels(self) -> PixelRule:
         """The pixel rule in force: the processor's patch geometry with the recipe's limits."""
         processor = _image_processor_config(self.weights)
-        factor = int(processor["patch_size"]) * int(processor["merge_size"])
+        try:
+            factor = int(processor["patch_size"]) * int(processor["merge_size"])
+        except (KeyError, TypeError, ValueError):
+            raise IncompatibleCheckpoint(
+                f"{self.weights}: its image processor needs patch_size and merge_size as integers"
+            ) from None
         return PixelRule(factor, self.recipe.min_pixels, self.recipe.max_pixels)
 
     @cached_property
@@ -188,16 +214,35 @@ def open_model_dir(name_or_path: str | Path) -> ModelDir:
     path = _local_dir(name_or_path)
     recipe_file = path / RECIPE_FILE
     if recipe_file.exists():
-        recipe = Recipe.from_json(recipe_file.read_text(encoding="utf-8"), recipe_file)
+        recipe = Recipe.from_json(_read_text(recipe_file), recipe_file)
     else:
         recipe = detect_recipe(path, name=_model_name(name_or_path))
     weights = path if recipe.base is None else _base_dir(path, recipe.base)
     for required in ("config.json", "tokenizer.json"):
         if not (weights / required).exists():
             raise IncompatibleCheckpoint(f"{weights} has no {required}, so it is not a model directory")
-    if not any(weights.glob("*.safetensors")):
-        raise IncompatibleCheckpoint(f"{weights} holds no *.safetensors weights")
-    return ModelDir(path, weights, _adapter_dir(path, recipe), recipe)
+    check_weights(weights)
+    model_dir = ModelDir(path, weights, _adapter_dir(path, recipe), recipe)
+    _check_fits(model_dir)
+    return model_dir
+
+
+def _check_fits(model_dir: ModelDir) -> None:
+    """Raise `IncompatibleCheckpoint` unless recipe, configuration and image processor belong together."""
+    config = _read_json(model_dir.weights / "config.json")
+    if config.get("model_type") != model_dir.family.model_type:
+        raise IncompatibleCheckpoint(
+            f"{model_dir.path}: the recipe's family {model_dir.recipe.family!r} needs the model_type "
+            f"{model_dir.family.model_type!r}, but config.json says {config.get('model_type')!r}"
+        )
+    text = config.get("text_config") or config
+    width = text.get("hidden_size") if isinstance(text, dict) else None
+    if width != model_dir.recipe.dimensions:
+        raise IncompatibleCheckpoint(
+            f"{model_dir.path}: the recipe's dimensions are {model_dir.recipe.dimensions}, "
+            f"but config.json's hidden_size is {width!r}"
+        )
+    _ = model_dir.pixels  # reads the image processor's settings
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
@@ -210,9 +255,9 @@ def detect_recipe(path: Path, *, name: str) -> Recipe:
     """Make the default recipe of a plain LVLM from its own configuration."""
     config = _read_json(path / "config.json")
     family = detect_family(str(config.get("model_type")))
-    text = config.get("text_config", config)
+    text = config.get("text_config") or config
     processor = _image_processor_config(path)
-    size = processor.get("size", {})
+    size = processor.get("size") or {}
     template = family.templates[family.default_template]
     try:
         return Recipe(
@@ -227,6 +272,8 @@ def detect_recipe(path: Path, *, name: str) -> Recipe:
         )
     except KeyError as error:
         raise IncompatibleCheckpoint(f"{path}: its configuration has no {error.args[0]!r}") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise IncompatibleCheckpoint(f"{path}: its configuration holds a value of the wrong type: {error}") from None
 
 
 def file_sha256(path: Path) -> str:
@@ -275,9 +322,12 @@ def _adapter_dir(path: Path, recipe: Recipe) -> Path | None:
     adapter = path / recipe.adapter
     weights = adapter / "adapter_model.safetensors"
     if not weights.exists():
-        raise IncompatibleCheckpoint(f"{path / RECIPE_FILE} names the adapter {recipe.adapter!r}, but {weights} is absent")
+        raise IncompatibleCheckpoint(
+            f"{path / RECIPE_FILE} names the adapter {recipe.adapter!r}, but {weights} is absent"
+        )
     if recipe.adapter_sha256 is not None and file_sha256(weights) != recipe.adapter_sha256:
         raise IncompatibleCheckpoint(f"{weights} is not the adapter that {RECIPE_FILE} records (SHA-256 differs)")
+    check_safetensors(weights)
     return adapter.resolve()
 
 
@@ -289,12 +339,23 @@ def _image_processor_config(path: Path) -> Mapping[str, Any]:
     return dict(config.get("image_processor", config))
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _read_text(path: Path) -> str:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise IncompatibleCheckpoint(f"{path.parent} has no {path.name}, so it is not a model directory") from None
-    except (ValueError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError) as error:
+        raise IncompatibleCheckpoint(f"{path} cannot be read as text: {error}") from None
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(_read_text(path))
+    except ValueError as error:
         raise IncompatibleCheckpoint(f"{path} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise IncompatibleCheckpoint(f"{path} must hold one JSON object")

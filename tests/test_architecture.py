@@ -27,7 +27,7 @@ PACKAGES = {
 }
 LAYERS = (
     {"types", "errors"},
-    {"tasks", "families", "fetch", "media", "vectors", "model_dir", "toy_shapes"},
+    {"tasks", "families", "fetch", "media", "vectors", "weight_files", "model_dir", "toy_shapes"},
     {"prompts"},
     {"modeling"},
     {"backends"},
