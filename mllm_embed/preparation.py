@@ -9,7 +9,7 @@ import PIL.Image
 
 from mllm_embed import media
 from mllm_embed.backends.base import MAX_IMAGES
-from mllm_embed.errors import InputError, InputTooLong, InvalidInput, InvalidMedia
+from mllm_embed.errors import InputError, InputTooLong, InvalidInput, InvalidMedia, MediaTooLarge
 from mllm_embed.families.base import PixelRule
 from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir
@@ -45,8 +45,9 @@ class Preparer:
         Raises:
             InputError: the first input that cannot be embedded, with its index.
         """
-        gate = asyncio.Semaphore(_CONCURRENT_LOADS)
-        results = await asyncio.gather(*(self._one(item, instruction, gate) for item in inputs), return_exceptions=True)
+        gate, budget = asyncio.Semaphore(_CONCURRENT_LOADS), _PixelBudget(self._policy.max_total_pixels)
+        work = (self._one(item, instruction, gate, budget) for item in inputs)
+        results = await asyncio.gather(*work, return_exceptions=True)
         prompts: list[RenderedPrompt] = []
         for index, result in enumerate(results):
             if isinstance(result, InputError):
@@ -60,20 +61,27 @@ class Preparer:
         """Return the text of native token ids; see `PromptRenderer.decode`."""
         return self._renderer.decode(token_ids)
 
-    async def _one(self, item: EmbedInput, instruction: str, gate: asyncio.Semaphore) -> RenderedPrompt:
+    async def _one(
+        self, item: EmbedInput, instruction: str, gate: asyncio.Semaphore, budget: _PixelBudget
+    ) -> RenderedPrompt:
         sources = [content for content in item.content if isinstance(content, Image)]
         if len(sources) > MAX_IMAGES:
             raise InvalidInput(f"an input may hold at most {MAX_IMAGES} images, but holds {len(sources)}")
         async with gate:
-            images = [await media.load(source, self._policy) for source in sources]
-            for image in images:
-                _check_aspect(image)
+            images = [await self._load(source, budget) for source in sources]
             if sum(len(content.text) for content in item.content if isinstance(content, Text)) > _LONG_TEXT:
                 prompt = await asyncio.to_thread(self._renderer.render, item, instruction, images)
             else:
                 prompt = self._renderer.render(item, instruction, images)
         self._check_length(prompt)
         return prompt
+
+    async def _load(self, source: Image, budget: _PixelBudget) -> PIL.Image.Image:
+        budget.check()
+        image = await media.load(source, self._policy)
+        _check_aspect(image)
+        budget.spend(image.width * image.height)
+        return image
 
     def _check_length(self, prompt: RenderedPrompt) -> None:
         visual = sum(self._pixels.visual_tokens(*image.size) for image in prompt.images)
@@ -83,6 +91,22 @@ class Preparer:
                 f"the model takes at most {self._max_tokens} tokens, but the input has {text + visual} "
                 f"({text} of text and instruction, {visual} of {len(prompt.images)} images)"
             )
+
+
+class _PixelBudget:
+    """Counts the pixels of one call; once they are spent, no further picture is decoded."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._spent = 0
+
+    def spend(self, pixels: int) -> None:
+        self._spent += pixels
+        self.check()
+
+    def check(self) -> None:
+        if self._limit is not None and self._spent > self._limit:
+            raise MediaTooLarge(f"the images of a request may have at most {self._limit:,} pixels together")
 
 
 def _check_aspect(image: PIL.Image.Image) -> None:

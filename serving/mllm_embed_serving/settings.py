@@ -55,5 +55,6 @@ class ServerSettings:
             allow_paths=False,
             max_bytes=self.max_image_bytes,
             max_pixels=self.max_image_pixels,
+            max_total_pixels=self.max_request_pixels,
             timeout_s=self.media_timeout_s,
         )
