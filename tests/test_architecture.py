@@ -34,7 +34,7 @@ LAYERS = (
     {"preparation"},
     {"embedder"},
     {"retrieval", "evaluation"},
-    {"cli", "__main__"},
+    {"commands", "cli", "__main__"},
 )
 """The library from the bottom up; a part may import its own layer and the layers below."""
 BACK_ARROWS = {

@@ -80,7 +80,7 @@ class PixelRule:
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Return (width, height) after resizing, both multiples of `factor`."""
-        w, h = (max(self.factor, round(side / self.factor) * self.factor) for side in (width, height))
+        w, h = (round(side / self.factor) * self.factor for side in (width, height))  # 0 for a sliver: enlarged below
         if w * h > self.max_pixels:
             scale = math.sqrt(width * height / self.max_pixels)
             w, h = (max(self.factor, self._floor(side / scale)) for side in (width, height))
@@ -96,6 +96,7 @@ class PixelRule:
 
     def _floor(self, side: float) -> int:
         return math.floor(side / self.factor) * self.factor
+
 
 USER_TURN = Template("user-turn", 1, "<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n")
 """ChatML up to the assistant's turn, without system message: what a dialogue is generated from."""
