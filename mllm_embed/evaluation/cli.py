@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,15 @@ import typer
 from mllm_embed.evaluation.eval_types import EvaluationError
 from mllm_embed.model_dir import BUILT_IN, open_model_dir
 
-evaluate = typer.Typer(help="Measure a model on held-out data, and compare measured models.", no_args_is_help=True)
+
+def _group(function: Callable[[], None]) -> typer.Typer:
+    """Turn a function into a group of commands that its docstring explains."""
+    return typer.Typer(help=function.__doc__, no_args_is_help=True)
+
+
+@_group
+def evaluate() -> None:
+    """Measure a model on held-out data, and put measured models side by side."""
 
 
 @evaluate.command("mini-mmeb")
@@ -76,12 +84,14 @@ def mini_mmeb(
 @evaluate.command("report")
 def report_command(
     files: Annotated[list[Path], typer.Argument(help="JSON reports of `mllm-embed eval mini-mmeb`.")],
+    *,
     out: Annotated[Path | None, typer.Option(help="Write the Markdown here instead of printing it.")] = None,
+    details: Annotated[bool, typer.Option(help="Add the table of parts and slices.")] = True,
 ) -> None:
     """Put several reports side by side as a Markdown table; refuse those that were not measured on the same data."""
     from mllm_embed.evaluation.report import markdown, read_report
 
-    text = markdown([read_report(file) for file in files])
+    text = markdown([read_report(file) for file in files], details=details)
     if out is None:
         print(text)
     else:

@@ -62,13 +62,16 @@ def _grocery_fine(data: DataFolder, selection: Selection) -> list[Part]:
     photos = [row for row in data.rows(*_PHOTOS) if row["set"] == "grocery"]
     names = sorted({class_name(row["label"]) for row in photos})
     held_out = [row for row in photos if selection.is_held_out(row["split"])]
+    by_hash = hash_order(held_out, lambda row: str(row["image_id"]))
+    # Unseen classes are a slice of their own, and not the first that a smoke run takes.
+    asked = sorted(by_hash, key=lambda row: row["split"] != f"{selection.prefix}_inst")[: selection.pool_limit]
     queries = [
         Query(
             EmbedInput((Image(row["image"]),), get_task("classification").query),
             (names.index(class_name(row["label"])),),
             (row["split"],),
         )
-        for row in hash_order(held_out, lambda row: str(row["image_id"]))[: selection.pool_limit]
+        for row in asked
     ]
     return [Part("all", tuple(queries), tuple(pairs.text_target(name) for name in names))]
 

@@ -12,6 +12,7 @@ from typing import Any
 from mllm_embed import __version__
 from mllm_embed.evaluation.eval_types import EvaluationError
 from mllm_embed.evaluation.runner import overall
+from mllm_embed.tasks import TASKS
 
 SCHEMA_VERSION = 1
 Report = dict[str, Any]
@@ -21,10 +22,12 @@ def make_report(
     *, model: Mapping[str, Any], settings: Mapping[str, Any], checksums: Mapping[str, str], results: Mapping[str, Any]
 ) -> Report:
     """Assemble the JSON values of one run; everything but `timing`, which the caller adds, is reproducible."""
+    instructions = {name: {"query": task.query, "target": task.target} for name, task in sorted(TASKS.items())}
     return {
         "schema_version": SCHEMA_VERSION,
         "suite": "mini-mmeb",
         "model": dict(model),
+        "instructions": instructions,
         "settings": dict(settings),
         "data": dict(checksums),
         "versions": _versions(),
@@ -54,8 +57,12 @@ def write_report(path: Path, report: Report) -> None:
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def markdown(reports: Sequence[Report]) -> str:
+def markdown(reports: Sequence[Report], *, details: bool = True) -> str:
     """Return Markdown tables of Hit@1, models side by side.
+
+    Args:
+        reports: runs, in the order of columns.
+        details: add the table of parts and slices.
 
     Raises:
         EvaluationError: no reports, or runs that cannot be compared: other data, split, pools or queries.
@@ -71,7 +78,10 @@ def markdown(reports: Sequence[Report]) -> str:
     for label, key in (("mean over tasks", "mean_over_tasks"), ("mean over meta-tasks", "mean_over_meta_tasks")):
         cells = [_mean_cell(report, key, len(names)) for report in reports]
         lines.append(_row([f"**{label}**", "", "", "", *cells]))
-    return "\n".join(["Hit@1 ± half of the 95 % bootstrap interval.", "", *lines, "", *_details(names, reports)]) + "\n"
+    head = "Hit@1 ± half of the 95 % bootstrap interval."
+    if limit := reports[0]["settings"]["limit_pool"]:
+        head += f" A smoke run: pools cut to {limit}, not comparable with any other numbers."
+    return "\n".join([head, "", *lines, *(_details(names, reports) if details else ())]) + "\n"
 
 
 def check_comparable(one: Report, other: Report) -> None:
@@ -98,7 +108,7 @@ def _shape(result: Mapping[str, Any]) -> list[Any]:
 def _details(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
     """One row per part and slice, for tasks that have more than one."""
     head = ["task", "part", "slice", "pool", "queries", "chance", *(_model_name(report) for report in reports)]
-    lines = ["By part and slice:", "", _row(head), _row(["---", "---", "---", *("---:" for _ in head[3:])])]
+    lines = ["", "By part and slice:", "", _row(head), _row(["---", "---", "---", *("---:" for _ in head[3:])])]
     for name in names:
         result = _first_with(name, reports)["results"][name]
         for part, slice_name in [(part, key) for part, values in result["parts"].items() for key in values["slices"]]:

@@ -67,7 +67,7 @@ class VectorStore:
     def _read(self, file: Path) -> None:
         """Read one cache file; a damaged one is as good as none, since its items are embedded again."""
         try:
-            with np.load(file) as stored:
+            with file.open("rb") as stream, np.load(stream) as stored:
                 self._vectors.update(zip(stored["keys"].tolist(), stored["vectors"], strict=True))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             file.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from mllm_embed.backends.fake import fake_embedder
+from mllm_embed.embedder import Embedder
+from mllm_embed.evaluation.cli import evaluate
+from mllm_embed.evaluation.eval_types import EvaluationError
+from mllm_embed.evaluation.mini_mmeb import TASK_NAMES
+
+pytestmark = pytest.mark.fast
+
+
+@pytest.fixture(autouse=True)
+def fake_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(Embedder, "load", lambda _path, **_options: fake_embedder())
+    monkeypatch.delenv("MLLM_EMBED_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(evaluate, [str(argument) for argument in arguments])
+
+
+def measured(out: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(out.read_text())
+    return report
+
+
+def test_a_run_writes_a_report_and_prints_its_table(data_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "fake.json"
+    result = run("mini-mmeb", "--model", "any", "--data", data_path, "--out", out)
+    assert result.exit_code == 0, result.output
+    report = measured(out)
+    assert tuple(report["results"]) == TASK_NAMES
+    assert report["schema_version"] == 1
+    assert set(report["data"]) == {file.name for file in data_path.glob("*.parquet")}
+    assert report["overall"]["tasks"] == len(TASK_NAMES)
+    assert report["instructions"]["question"]["query"] == "Answer the question about the picture."
+    assert "| emoji-t2i | 22 |" in result.output
+
+
+def test_two_runs_differ_in_times_only(data_path: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert run("mini-mmeb", "--data", data_path, "--out", tmp_path / name, "--no-cache").exit_code == 0
+    one, other = measured(tmp_path / "a"), measured(tmp_path / "b")
+    assert one.pop("timing") != {}
+    other.pop("timing")
+    assert json.dumps(one) == json.dumps(other)
+
+
+def test_a_second_run_embeds_nothing(data_path: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run("mini-mmeb", "--data", data_path, "--out", tmp_path / name)
+    assert measured(tmp_path / "a")["timing"]["embedded"] > 0
+    assert measured(tmp_path / "b")["timing"]["embedded"] == 0
+    assert measured(tmp_path / "a")["results"] == measured(tmp_path / "b")["results"]
+
+
+def test_the_data_folder_may_come_from_the_environment(
+    data_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLLM_EMBED_DATA", str(data_path))
+    result = run("mini-mmeb", "--out", tmp_path / "a", "--tasks", "nlvr, story-t2i", "--limit-pool", "2")
+    assert result.exit_code == 0, result.output
+    assert list(measured(tmp_path / "a")["results"]) == ["nlvr", "story-t2i"]
+
+
+def test_without_data_one_sentence_names_the_variable(tmp_path: Path) -> None:
+    error = run("mini-mmeb", "--out", tmp_path / "a").exception
+    assert isinstance(error, EvaluationError)
+    assert str(error).count("MLLM_EMBED_DATA") == 1
+    assert "\n" not in str(error)
+
+
+def test_pixels_do_what_they_can(data_path: Path, tmp_path: Path) -> None:
+    result = run("mini-mmeb", "--model", "pixels", "--data", data_path, "--out", tmp_path / "p")
+    assert result.exit_code == 0, result.output
+    assert list(measured(tmp_path / "p")["results"]) == ["emoji-i2i"]
+
+
+@pytest.mark.parametrize("options", [("--random-weights",), ("--dimensions", "8")])
+def test_options_that_do_not_apply_to_pixels_are_refused(
+    data_path: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    result = run("mini-mmeb", "--model", "pixels", "--data", data_path, "--out", tmp_path / "p", *options)
+    assert isinstance(result.exception, EvaluationError)
+
+
+def test_a_name_and_a_width_are_recorded(data_path: Path, tmp_path: Path) -> None:
+    options = ("--name", "before", "--dimensions", "16", "--tasks", "nlvr")
+    run("mini-mmeb", "--data", data_path, "--out", tmp_path / "a", *options)
+    report = measured(tmp_path / "a")
+    assert (report["model"]["name"], report["settings"]["dimensions"]) == ("before", 16)
+
+
+def test_reports_side_by_side(data_path: Path, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        run("mini-mmeb", "--data", data_path, "--out", tmp_path / name, "--tasks", "nlvr", "--name", name)
+    result = run("report", tmp_path / "one", tmp_path / "other", "--no-details")
+    assert "| task | pool | queries | chance | one | other |" in result.output
+    run("report", tmp_path / "one", "--out", tmp_path / "table.md")
+    assert "By part and slice" in (tmp_path / "table.md").read_text()
