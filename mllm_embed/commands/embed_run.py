@@ -84,7 +84,9 @@ def run(rows: Sequence[Row], output: Path, wanted: EmbedRun) -> Outcome:
 
             skipped = embed_rows(todo, compute, store, wanted.batch_size, console)
     written = store.finish(rows)
-    console.print(f"{output}: {written} rows" + (f", {skipped} skipped" if skipped else ""), highlight=False)
+    console.print(
+        f"{output}: {written} rows" + (f", {skipped} skipped" if skipped else ""), highlight=False, soft_wrap=True
+    )
     return Outcome(written, skipped)
 
 
@@ -92,7 +94,7 @@ def embed_rows(rows: Sequence[Row], compute: Compute, store: PartStore, batch_si
     """Embed rows under a progress bar and keep what is finished; return how many were skipped."""
 
     def report(row: Row, reason: str) -> None:
-        console.print(f"skipped {row.id}: {reason}", style="yellow", markup=False, highlight=False)
+        console.print(f"skipped {row.id}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     done: list[Row] = []

@@ -12,7 +12,8 @@ from typing import Any, TextIO
 from mllm_embed.errors import InvalidInput
 from mllm_embed.types import Content, EmbedInput, Image, Text
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"})
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff", ".heic"})
+"""What is taken for a picture in a folder; those that cannot be decoded are reported, not passed over."""
 STDIN = "-"
 _RECORD_KEYS = frozenset({"id", "text", "image", "instruction"})
 

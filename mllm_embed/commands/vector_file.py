@@ -43,7 +43,7 @@ class PartStore:
 
     def _check(self, settings: dict[str, Any]) -> None:
         file = self._folder / _SETTINGS
-        if not file.exists():
+        if not file.exists() or not self._parts():
             _write(file, lambda temporary: temporary.write_text(json.dumps(settings, indent=2), encoding="utf-8"))
             return
         made: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
