@@ -7,7 +7,9 @@ loop. Its worker processes are started by vLLM; what they need of us reaches the
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
+import gc
 import itertools
 import json
 import logging
@@ -32,11 +34,12 @@ if TYPE_CHECKING:
 
     from mllm_embed.model_dir import ModelDir
 
-_LOG = logging.getLogger(__name__)
 _ENGINE_SITE = Path(__file__).parent / "_engine_site"
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 _CPU_BLOCK = 128
 """Tokens per block of attention states on a CPU."""
+_SHUTDOWN_S = 3.0
+"""Seconds that the engine's processes get to end on their own."""
 
 
 class VllmBackend:
@@ -59,6 +62,7 @@ class VllmBackend:
         self._under_way = 0
         self._numbers = itertools.count()
         self._closed = False
+        atexit.register(self._stop)  # before multiprocessing's own exit handler, which ends processes noisily
 
     async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
         """Return one full-width unit vector per prompt; see `Backend.embed`."""
@@ -77,10 +81,17 @@ class VllmBackend:
 
     async def aclose(self) -> None:
         """Stop the engine's processes and its loop; calling it twice is harmless."""
-        if not self._closed:
-            self._closed = True
-            await asyncio.to_thread(self._engine.shutdown)
-            await asyncio.to_thread(self._loop.stop)
+        await asyncio.to_thread(self._stop)
+
+    def _stop(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self._stop)
+        self._loop.run(_shut_down(self._engine))
+        self._loop.stop()
+        del self._engine
+        gc.collect()  # it is part of a cycle, and its destructor fails once the interpreter ends
 
     async def _submit(self, prompts: Sequence[RenderedPrompt], adapter: LoRARequest | None) -> list[Embedding]:
         self.check_health()
@@ -102,7 +113,8 @@ class VllmBackend:
                 task.cancel()
 
     async def _one(self, prompt: RenderedPrompt, adapter: LoRARequest | None, index: int) -> Embedding:
-        from vllm import PoolingParams, TokensPrompt
+        from vllm import PoolingParams
+        from vllm.inputs import TokensPrompt
         from vllm.exceptions import VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -112,7 +124,9 @@ class VllmBackend:
         params = PoolingParams(task="embed")
         output: Any = None
         try:
-            async for output in self._engine.encode(request, params, f"e{next(self._numbers)}", lora_request=adapter):
+            (rendered,) = await self._engine.renderer.render_cmpl_async([request])
+            number = f"mllm-embed-{next(self._numbers)}"
+            async for output in self._engine.encode(rendered, params, number, lora_request=adapter):
                 pass
         except EngineDeadError as error:
             raise BackendUnavailable("the vLLM engine died while it worked; its log says why") from error
@@ -151,6 +165,7 @@ def start(
     try:
         with _engine_environment():
             torch_compat.apply()
+            logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # it warns before logging is set up
             options = _options(model_dir, precision, kv_cache_gib, gpu_memory_utilization)
             engine = loop.run(_construct(options))
         from vllm.lora.request import LoRARequest
@@ -160,7 +175,7 @@ def start(
         try:
             loop.run(_prove(backend, model_dir))
         except BaseException:
-            engine.shutdown()
+            loop.run(backend.aclose())
             raise
     except BaseException:
         loop.stop()
@@ -180,12 +195,21 @@ async def _construct(options: dict[str, Any]) -> AsyncLLM:
         raise BackendUnavailable(f"vLLM does not start: {reason[0]}") from error
 
 
+async def _shut_down(engine: AsyncLLM) -> None:
+    """Stop the engine's processes; first its listener, to which their end is otherwise news of a disaster."""
+    if engine.output_handler is not None:
+        engine.output_handler.cancel()
+    logging.getLogger("vllm.v1.utils").setLevel(logging.ERROR)  # its processes linger and have to be killed
+    await asyncio.to_thread(engine.shutdown, _SHUTDOWN_S)
+
+
 def _options(
     model_dir: ModelDir, precision: str, kv_cache_gib: float | None, gpu_memory_utilization: float
 ) -> dict[str, Any]:
     """The engine's settings: the recipe's limits, the adapter's rank, what the machine needs."""
     import torch
     from vllm.config import PoolerConfig
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
     recipe = model_dir.recipe
     options: dict[str, Any] = {
@@ -197,6 +221,7 @@ def _options(
         "limit_mm_per_prompt": {"image": MAX_IMAGES, "video": 0},
         "mm_processor_kwargs": {"size": {"shortest_edge": recipe.min_pixels, "longest_edge": recipe.max_pixels}},
         "disable_log_stats": True,
+        "use_tqdm_on_load": False,
         **(_adapter_options(model_dir.adapter) if model_dir.adapter is not None else {}),
     }
     if torch.version.cuda is not None and torch.cuda.is_available():
@@ -207,7 +232,13 @@ def _options(
     if precision == "4bit":
         raise BackendUnavailable("4bit needs a GPU in vLLM; on a CPU use the transformers backend")
     size = int(kv_cache_gib * 2**30) if kv_cache_gib is not None else _kv_bytes(model_dir, precision)
-    return {**options, "enforce_eager": True, "kv_cache_memory_bytes": size}
+    # vLLM starts a process for the scheduler and one for the model; on a CPU one for both starts in half the time.
+    return {
+        **options,
+        "enforce_eager": True,
+        "kv_cache_memory_bytes": size,
+        "distributed_executor_backend": UniProcExecutor,
+    }
 
 
 def _adapter_options(adapter: Path) -> dict[str, Any]:
@@ -240,7 +271,8 @@ def _engine_environment() -> Iterator[None]:
     """Set the environment that vLLM reads at import and that its processes inherit, and restore it afterwards."""
     path = os.pathsep.join(filter(None, (str(_ENGINE_SITE), os.environ.get("PYTHONPATH"))))
     wanted = {"PYTHONPATH": path, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-    wanted["VLLM_LOGGING_LEVEL"] = os.environ.get("VLLM_LOGGING_LEVEL", "WARNING")
+    for name in ("VLLM_LOGGING_LEVEL", "TORCH_CPP_LOG_LEVEL"):
+        wanted[name] = os.environ.get(name, "ERROR")
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -49,7 +49,9 @@ def load_base(
     """Load the base model alone; see `load_model`."""
     torch_compat.apply()
     from transformers import AutoModelForImageTextToText
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     options: dict[str, Any] = {"attn_implementation": attention}
     if precision == "4bit":
         options["quantization_config"] = nf4_config()

@@ -2,12 +2,18 @@
 
 The workaround needs torch, which most processes that inherit the path never import; so it waits for the first import
 of a package that would meet the broken extensions.
+
+It also moves the processes that vLLM spawns into a process group of their own: Ctrl-C in a terminal then reaches our
+process alone, which stops them in order.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import logging
+import os
 import sys
+import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -27,6 +33,8 @@ class _BeforeVision:
             from mllm_embed.modeling import torch_compat
 
             torch_compat.apply()
+            logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # it warns before logging is set up
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.triton_utils")
         return None
 
 
@@ -38,5 +46,7 @@ def _run_shadowed() -> None:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
+if "--multiprocessing-fork" in sys.orig_argv:
+    os.setpgrp()
 sys.meta_path.insert(0, _BeforeVision())
 _run_shadowed()

@@ -1,0 +1,118 @@
+"""Fixtures that all tests share: tiny models with random weights, pictures drawn by code, an embedder without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from mllm_embed.backends.fake import fake_embedder
+from mllm_embed.embedder import Embedder
+from mllm_embed.families import get_family
+
+CORPUS = (
+    "red blue green circle square triangle cat dog picture of the same thing with a change applied",
+    "Represent the user's input. Find the picture that shows this. system user assistant what is it",
+)
+_SHARPER = 6.0
+"""Factor on random weight matrices: freshly initialised ones hardly attend, so that no test would see the order."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Warnings are errors, except those by which the engines' packages complain about each other while imported."""
+    for module in ("torch", "transformers", "peft", "vllm"):
+        for category in ("DeprecationWarning", "FutureWarning"):
+            config.addinivalue_line("filterwarnings", f"ignore::{category}:{module}[.]")
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., PIL.Image.Image]:
+    """Draw a picture that differs for every seed."""
+
+    def picture(seed: int, width: int = 96, height: int = 80) -> PIL.Image.Image:
+        noise = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+        return PIL.Image.fromarray(noise).resize((width, height), PIL.Image.Resampling.BICUBIC)
+
+    return picture
+
+
+@pytest.fixture
+def fake() -> Iterator[Embedder]:
+    """An embedder with hash vectors behind the real prompts, limits and finishing."""
+    with fake_embedder() as embedder:
+        yield embedder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return the directory of a tiny random model of a family; each is made once per session."""
+    made: dict[str, Path] = {}
+
+    def model(family: str) -> Path:
+        if family not in made:
+            made[family] = _make_model(family, tmp_path_factory.mktemp(family) / "tiny")
+        return made[family]
+
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_adapter(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a model directory that holds a random LoRA adapter on top of `tiny_model`."""
+    made: dict[str, Path] = {}
+
+    def adapter(family: str) -> Path:
+        if family not in made:
+            made[family] = _make_adapter(tiny_model(family), family, tmp_path_factory.mktemp(family) / "tuned")
+        return made[family]
+
+    return adapter
+
+
+def _make_model(family: str, path: Path) -> Path:
+    from safetensors.torch import load_file, save_file
+
+    from mllm_embed_training.scratch import ScratchModel, TextShape, VisionShape, create
+
+    text = TextShape(
+        hidden_size=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate_size=128, max_tokens=512
+    )
+    vision = VisionShape(
+        hidden_size=64,
+        layers=2,
+        heads=2,
+        intermediate_size=128,
+        deepstack=(0,),
+        min_pixels=64 * 64,
+        max_pixels=96 * 96,
+    )
+    create(ScratchModel(family=family, vocab_size=320, text=text, vision=vision), CORPUS * 4, path)
+    weights = load_file(path / "model.safetensors")
+    for name, tensor in weights.items():
+        if tensor.ndim == 2 and "embed" not in name:
+            tensor.mul_(_SHARPER)
+    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    return path
+
+
+def _make_adapter(base: Path, family: str, path: Path) -> Path:
+    from dataclasses import replace
+
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from mllm_embed.model_dir import open_model_dir, write_recipe
+    from mllm_embed.modeling.loading import load_base
+
+    torch.manual_seed(1)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=list(get_family(family).lora_targets))
+    model = get_peft_model(load_base(base), config)  # type: ignore[arg-type]  # any module will do
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    model.save_pretrained(str(path / "adapter"))
+    write_recipe(path, replace(open_model_dir(base).recipe, name="tuned", base=str(base), adapter="adapter"))
+    return path
