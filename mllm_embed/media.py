@@ -82,7 +82,7 @@ class MediaPolicy:
     max_pixels: int = 40_000_000
     """Largest width x height, checked before decoding."""
     max_total_pixels: int | None = None
-    """Most pixels of all pictures that are embedded in one call, since they are in memory together; None is no limit."""
+    """Most pixels of all pictures of one call, since they are in memory together; None is no limit."""
     timeout_s: float = 10.0
     """Seconds for fetching one URL, redirects included."""
     max_redirects: int = 3

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from mllm_embed_serving.settings import InvalidSettings, ServerSettings
+
+pytestmark = pytest.mark.fast
+
+
+def test_the_media_policy_never_reads_files_nor_private_addresses() -> None:
+    for allow in (False, True):
+        policy = ServerSettings(allow_url_media=allow).media_policy()
+        assert policy.allow_urls is allow
+        assert not policy.allow_paths
+        assert not policy.allow_private_addresses
+
+
+def test_the_limits_reach_the_media_policy() -> None:
+    settings = ServerSettings(max_image_bytes=1, max_image_pixels=2, max_request_pixels=3, media_timeout_s=4)
+    policy = settings.media_policy()
+    assert (policy.max_bytes, policy.max_pixels, policy.max_total_pixels, policy.timeout_s) == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    "name", [field.name for field in dataclasses.fields(ServerSettings) if field.type in ("int", "float")]
+)
+def test_limits_must_be_positive(name: str) -> None:
+    with pytest.raises(InvalidSettings, match=f"{name} must be greater than 0, but is 0"):
+        dataclasses.replace(ServerSettings(), **{name: 0})
+
+
+@pytest.mark.parametrize("key", ["", "é", "a\nb"])
+def test_an_api_key_must_fit_into_a_header(key: str) -> None:
+    with pytest.raises(InvalidSettings, match="api_key"):
+        ServerSettings(api_key=key)
