@@ -1,0 +1,123 @@
+"""The files beside the weights: tokenizer, processors, recipe, and what stock vLLM and sentence-transformers read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+from mllm_embed.model_dir import write_recipe
+from mllm_embed.tasks import DEFAULT, get_task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mllm_embed.families import Family, Template
+    from mllm_embed.model_dir import ModelDir
+
+_COPIED = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+)
+
+
+def write_companions(base: ModelDir, out: Path) -> None:
+    """Write everything that a complete model directory holds besides `config.json` and weights.
+
+    Args:
+        base: weights directory of the base model, with the recipe of the model that is made.
+        out: an existing directory, already holding `config.json`.
+    """
+    for name in _COPIED:
+        if (base.weights / name).exists():
+            shutil.copyfile(base.weights / name, out / name)
+    _set_pixels(base, out)
+    (out / "chat_template.jinja").write_text(chat_template(base.family, base.template), encoding="utf-8")
+    _write_sentence_transformers(base, out)
+    write_recipe(out, base.recipe)
+
+
+def matryoshka_keys(base: ModelDir) -> dict[str, Any]:
+    """Return the keys of `config.json` by which stock vLLM takes `dimensions`: the trained widths and the full one."""
+    recipe = base.recipe
+    if not recipe.matryoshka_dimensions:
+        return {}
+    widths = sorted({*recipe.matryoshka_dimensions, recipe.dimensions})
+    return {"is_matryoshka": True, "matryoshka_dimensions": widths}
+
+
+def chat_template(family: Family, template: Template) -> str:
+    """Write the prompt format as a chat template: system messages are the instruction, the others the content.
+
+    Servers that know chat messages only (stock vLLM's `messages`, sentence-transformers) then make the prompts that the
+    model was trained on, except that they honour control tokens inside user text. Without a system message the default
+    task's instruction is used, as `mllm-embed serve` does.
+    """
+    slot = json.dumps("".join(family.image_slot))
+    gather = (
+        "{%- set ns = namespace(instruction='', content='') -%}"
+        "{%- for message in messages -%}"
+        "{%- set parts = [{'type': 'text', 'text': message.content}] if message.content is string "
+        "else message.content -%}"
+        "{%- for part in parts -%}"
+        f"{{%- set piece = {slot} if 'image' in part.type else part.text -%}}"
+        "{%- if message.role == 'system' -%}{%- set ns.instruction = ns.instruction + piece -%}"
+        "{%- else -%}{%- set ns.content = ns.content + piece -%}{%- endif -%}"
+        "{%- endfor -%}{%- endfor -%}"
+    )
+    default = json.dumps(get_task(DEFAULT).query)
+    frame = json.dumps(template.text).replace("{instruction}", f'" + (ns.instruction or {default}) + "')
+    return gather + "{{- " + frame.replace("{content}", '" + ns.content + "') + " -}}"
+
+
+def _set_pixels(base: ModelDir, out: Path) -> None:
+    """Record the recipe's pixel limits where other programs look for them."""
+    size = {"shortest_edge": base.recipe.min_pixels, "longest_edge": base.recipe.max_pixels}
+    for name, section in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
+        if not (out / name).exists():
+            continue
+        config = json.loads((out / name).read_text(encoding="utf-8"))
+        settings = config if section is None else config.get(section)
+        if settings is None:
+            continue
+        settings["size"] = size
+        for key, value in (("min_pixels", base.recipe.min_pixels), ("max_pixels", base.recipe.max_pixels)):
+            if key in settings:
+                settings[key] = value
+        _write_json(out / name, config)
+
+
+def _write_sentence_transformers(base: ModelDir, out: Path) -> None:
+    """Describe the pooling as sentence-transformers does; stock vLLM reads it too."""
+    modules = "sentence_transformers.models."
+    parts = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    listing = [
+        {"idx": index, "name": str(index), "path": path, "type": modules + kind}
+        for index, (path, kind) in enumerate(parts)
+    ]
+    _write_json(out / "modules.json", listing)
+    for path, _ in parts[1:]:
+        (out / path).mkdir()
+    pooling = {
+        "word_embedding_dimension": base.recipe.dimensions,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": False,
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+        "pooling_mode_weightedmean_tokens": False,
+        "pooling_mode_lasttoken": True,
+        "include_prompt": True,
+    }
+    _write_json(out / "1_Pooling" / "config.json", pooling)
+    _write_json(out / "2_Normalize" / "config.json", {})  # a folder without files does not survive git
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
