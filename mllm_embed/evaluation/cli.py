@@ -36,6 +36,9 @@ def mini_mmeb(
     tasks: Annotated[str | None, typer.Option(help="Comma-separated task names; default: all.")] = None,
     split_prefix: Annotated[str, typer.Option(help="Splits that begin with it are held out.")] = "test",
     limit_pool: Annotated[int | None, typer.Option(min=2, help="Cut every pool to this size: smoke runs only.")] = None,
+    train_queries: Annotated[
+        int, typer.Option(min=0, help="Ask with so many train rows per pool too, to show seen beside unseen.")
+    ] = 100,
     dimensions: Annotated[int | None, typer.Option(min=1, help="Cut vectors to this width (Matryoshka).")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model in reports; default: its own.")] = None,
     random_weights: Annotated[bool, typer.Option(help="Measure the same architecture with random weights.")] = False,
@@ -58,7 +61,7 @@ def mini_mmeb(
     started = time.perf_counter()
     folder = DataFolder(find_data(data))
     chosen = TASK_NAMES if tasks is None else [part.strip() for part in tasks.split(",") if part.strip()]
-    selection = Selection(prefix=split_prefix, pool_limit=limit_pool)
+    selection = Selection(prefix=split_prefix, pool_limit=limit_pool, train_queries=train_queries)
     suite = build_tasks(folder, selection, chosen)
     with ExitStack() as stack:
         encoder = _open_encoder(stack, model, backend=backend, precision=precision, random_weights=random_weights)
@@ -71,7 +74,13 @@ def mini_mmeb(
             counts = embed_all(suite, encoder, store, progress)
         embedded = time.perf_counter()
         results = score_tasks(suite, store, dimensions=dimensions)
-    settings = {"split_prefix": split_prefix, "limit_pool": limit_pool, "dimensions": dimensions, "bootstrap_seed": 0}
+    settings = {
+        "split_prefix": split_prefix,
+        "limit_pool": limit_pool,
+        "train_queries": train_queries,
+        "dimensions": dimensions,
+        "bootstrap_seed": 0,
+    }
     shown = {**description, "name": name or description["name"]}
     report = make_report(model=shown, settings=settings, checksums=folder.checksums(), results=results)
     report["timing"] = _timing(started, ready, embedded, counts)

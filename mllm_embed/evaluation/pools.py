@@ -23,7 +23,7 @@ class Selection:
 
     prefix: str = "test"
     pool_limit: int | None = None
-    train_queries: int = 200
+    train_queries: int = 100
 
     def is_held_out(self, split: str) -> bool:
         """Whether rows of this split are evaluated on."""
