@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 AUTOMATIC = "automatic"
 OWN = "own"
 FULL = 0
-BROWSED = 60
+BROWSED = 24
 Update = dict[Any, Any]
 """New values by component; components left out keep what they show, so that an error loses nothing."""
 
@@ -52,14 +52,14 @@ class _Page:
     def __init__(self, playground: Playground) -> None:
         self.playground = playground
         self.folder = Path(tempfile.mkdtemp(prefix="mllm-embed-playground-"))
-        gr.HTML(view.HEAD)
-        self.status = gr.HTML(view.status(["Connecting to the API …"]))
-        self.message = gr.HTML(visible=False, elem_id="message")
+        with gr.Column(elem_classes="me-top"):
+            gr.HTML(view.HEAD, apply_default_css=False)
+            self.status = gr.HTML(view.status(["Connecting to the API …"]), apply_default_css=False)
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
                 self._lay_out_query()
             with gr.Column(scale=9, min_width=300):
-                self.results = gr.HTML(elem_id="results", js_on_load=view.RESULTS_SCRIPT)
+                self.results = gr.HTML(elem_id="results", js_on_load=view.SCRIPT, apply_default_css=False)
                 self._lay_out_code()
         self.asked = gr.State(Asked())
 
@@ -78,6 +78,7 @@ class _Page:
         # Gradio would decode an upload itself and show its own words for a broken one; our check names the formats.
         self.image.preprocess = _uploaded_path  # type: ignore[method-assign]
         self.search = gr.Button("Search", variant="primary", elem_id="search")
+        self.message = gr.HTML(elem_id="message", js_on_load=view.SCRIPT, apply_default_css=False)
         with gr.Row(elem_classes="me-chips"):
             wanted = [(example, self._picture_of(example)) for example in EXAMPLES]
             self.chips = [
@@ -90,7 +91,7 @@ class _Page:
         self.task = gr.Dropdown(choices, value=AUTOMATIC, label="Task", filterable=False, elem_id="task")
         self.instruction = gr.Textbox(
             label="Instruction",
-            info="Told to the model with your query. Change it, press Enter, and the ranking changes.",
+            info="What the model is told about your query. Change it, press Enter, and see the ranking move.",
             value=automatic_task(text=True, picture=False).query,
             max_lines=4,
             elem_id="instruction",
@@ -102,7 +103,7 @@ class _Page:
             self.count = gr.Dropdown([6, 12, 24, 48], value=12, label="Show", min_width=100, filterable=False)
 
     def _lay_out_code(self) -> None:
-        with gr.Accordion("Reproduce this search from your own code", open=False, visible=False) as self.code:
+        with gr.Accordion("Reproduce this search in code", open=True, visible=False, elem_id="code") as self.code:
             self.vector = gr.Markdown()
             with gr.Tab("curl"):
                 self.curl = gr.Code(language="shell", label="curl", wrap_lines=True, elem_id="curl")
@@ -153,7 +154,7 @@ class _Page:
             }
             return
         yield {
-            self.message: gr.HTML(visible=False),
+            self.message: "",
             self.status: view.status(_facts(index)),
             self.results: view.browse(index.pictures, BROWSED),
             self.dimensions: _widths(index),
@@ -170,7 +171,7 @@ class _Page:
 
     def on_option(self, text: str, image: str | None, *rest: Any) -> Update:
         """Search again with another option, if there is something to search for."""
-        return self.on_search(text, image, *rest) if text.strip() or image else {self.message: gr.HTML(visible=False)}
+        return self.on_search(text, image, *rest) if text.strip() or image else {self.message: ""}
 
     def on_search(  # noqa: PLR0917 - Gradio passes the inputs in order
         self,
@@ -197,7 +198,7 @@ class _Page:
         before = asked.ranks if asked.subject == subject else {}
         ranks = {hit.picture.key: rank for rank, hit in enumerate(result.hits, 1)}
         return {
-            self.message: gr.HTML(visible=False),
+            self.message: "",
             self.results: view.results(result, count, before),
             self.status: view.status([*_facts(result.index), f"query embedded in {result.milliseconds:.0f} ms"]),
             self.instruction: instruction,
@@ -237,9 +238,9 @@ def _uploaded_path(payload: Any) -> str | None:
     return payload.path if payload is not None else None
 
 
-def _message(error: Exception) -> gr.HTML:
+def _message(error: Exception) -> str:
     text = str(error).removeprefix("input[0]: ").rstrip(".")
-    return gr.HTML(view.message(text[:1].upper() + text[1:] + "."), visible=True)
+    return view.message(text[:1].upper() + text[1:] + ".")
 
 
 def _facts(index: Index) -> list[str]:

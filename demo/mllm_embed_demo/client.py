@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 
 from mllm_embed.errors import BackendUnavailable, MllmEmbedError
-from mllm_embed.vectors import from_base64
+from mllm_embed.vectors import finish, from_base64
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 WireItem = str | dict[str, str]
 """One entry of a request's `input`: a text, or `{"text": …, "image": data URI}` with either key left out."""
+
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class ApiRefused(MllmEmbedError):
@@ -78,7 +80,8 @@ class EmbeddingsClient:
         self._model = model
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         timeout = httpx.Timeout(timeout_s, connect=5.0)
-        self._http = httpx.Client(headers=headers, timeout=timeout, transport=transport, trust_env=False)
+        proxied = httpx.URL(self.api_url).host not in _LOOPBACK  # a proxy cannot reach this machine's own loopback
+        self._http = httpx.Client(headers=headers, timeout=timeout, transport=transport, trust_env=proxied)
 
     def __enter__(self) -> EmbeddingsClient:
         return self
@@ -129,12 +132,12 @@ class EmbeddingsClient:
         answer = self._request("POST", "/v1/embeddings", {**body, "encoding_format": "base64"})
         try:
             rows = sorted(answer["data"], key=lambda row: int(row["index"]))
-            vectors = np.stack([_vector(row["embedding"]) for row in rows])
+            raw = np.stack([_vector(row["embedding"]) for row in rows])
         except (KeyError, TypeError, ValueError) as error:
             raise BackendUnavailable(f"the API at {self.api_url} sent no readable embeddings") from error
-        if len(vectors) != len(items):
-            raise BackendUnavailable(f"the API sent {len(vectors)} vectors for {len(items)} inputs")
-        return np.asarray(vectors, dtype=np.float32)
+        if len(raw) != len(items):
+            raise BackendUnavailable(f"the API sent {len(raw)} vectors for {len(items)} inputs")
+        return finish(raw)  # not every server normalises
 
     def wait(self, patience_s: float, tell: Callable[[float], None], pause_s: float = 1.0) -> ModelCard:
         """Wait until the server answers, and return its card.
@@ -165,7 +168,9 @@ class EmbeddingsClient:
         except httpx.TimeoutException as error:
             raise BackendUnavailable(f"the API at {self.api_url} did not answer in time") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise BackendUnavailable(f"the API at {self.api_url} cannot be reached") from error
+            raise BackendUnavailable(
+                f"the API at {self.api_url} cannot be reached; `mllm-embed serve` starts one"
+            ) from error
         try:
             answer = response.json()
         except ValueError:

@@ -101,8 +101,8 @@ def draw_chart(name: str) -> PIL.Image.Image:
     axes = figure.subplots()
     _plot(axes, chart)
     axes.set_title(chart.title.partition(": ")[2].capitalize())
-    canvas.draw()  # type: ignore[no-untyped-call]
-    pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    canvas.draw()
+    pixels = canvas.buffer_rgba()
     return PIL.Image.frombuffer("RGBA", canvas.get_width_height(), pixels).convert("RGB")
 
 

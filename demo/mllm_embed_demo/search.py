@@ -103,6 +103,7 @@ class Playground:
         self.embedded = (0, len(self.pictures))
         self._index: Index | None = None
         self._building = Lock()
+        self._uploading = Lock()
         self._uploads: OrderedDict[str, Payload] = OrderedDict()
         self.thumbnail = lru_cache(maxsize=2048)(self._thumbnail)
 
@@ -158,8 +159,9 @@ class Playground:
 
     def payload(self, key: str) -> Payload | None:
         """Return the picture of that name as it is sent to the API: one of the gallery or a recent query's."""
-        if key in self._uploads:
-            return self._uploads[key]
+        with self._uploading:
+            if key in self._uploads:
+                return self._uploads[key]
         picture = self._by_key.get(key)
         return picture.payload() if picture is not None else None
 
@@ -177,7 +179,8 @@ class Playground:
 
     def _remember(self, payload: Payload) -> None:
         """Keep a query's picture for a while, so that the snippets can fetch it."""
-        self._uploads[payload.key] = payload
-        self._uploads.move_to_end(payload.key)
-        while len(self._uploads) > KEPT_UPLOADS:
-            self._uploads.popitem(last=False)
+        with self._uploading:
+            self._uploads[payload.key] = payload
+            self._uploads.move_to_end(payload.key)
+            while len(self._uploads) > KEPT_UPLOADS:
+                self._uploads.popitem(last=False)

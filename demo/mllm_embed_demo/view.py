@@ -17,13 +17,18 @@ HEAD = """
 <p>Search pictures by a text, by a picture, or by both at once.</p>
 </div>
 """
-RESULTS_SCRIPT = """
+SCRIPT = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-key]');
   if (button) trigger('select', {key: button.dataset.key});
 });
+watch('value', () => {
+  const top = element.getBoundingClientRect().top;
+  const news = element.querySelector('.me-rank, .me-message');
+  if (news && (top < 0 || top > 0.6 * innerHeight)) element.scrollIntoView({behavior: 'smooth'});
+});
 """
-"""Tells Python which card's button was pressed."""
+"""Tells Python which card's button was pressed, and scrolls to what is new where it would be out of sight."""
 
 
 def message(text: str) -> str:
@@ -40,9 +45,9 @@ def status(parts: Sequence[str]) -> str:
 
 def browse(pictures: Sequence[Picture], limit: int) -> str:
     """Return the empty state: what there is to search in."""
-    some = pictures[:limit]
-    count = f"the first {len(some)} of {len(pictures)}" if len(some) < len(pictures) else f"all {len(pictures)}"
-    head = f"<h2>The gallery</h2><p>Search to rank these pictures; here are {count}.</p>"
+    some = pictures[:: -(-len(pictures) // limit)]
+    count = f"Some of its {len(pictures)} pictures" if len(some) < len(pictures) else f"Its {len(pictures)} pictures"
+    head = f"<h2>The gallery</h2><p>{count}. Type a text, add a picture or press an example to rank them all.</p>"
     return _section(head, [_card(picture) for picture in some])
 
 
@@ -64,7 +69,8 @@ def results(result: Result, shown: int, before: Mapping[str, int]) -> str:
     asked = f"“{query.text}”" if query.text else "your picture"
     if query.text and query.picture is not None:
         asked += " and your picture"
-    head = f"<h2>Best {len(hits)} of {len(result.hits)} for {escape(asked)}</h2><p>{escape(query.instruction)}</p>"
+    head = f"<h2>Best {len(hits)} of {len(result.hits)} for {escape(asked)}</h2>"
+    head += f'<p>Instruction: {escape(query.instruction)} &nbsp; <a href="#code">Reproduce in code</a></p>'
     return _section(head, cards)
 
 

@@ -62,10 +62,17 @@ def create_web_app(playground: Playground) -> FastAPI:
 @cache
 def _theme() -> gr.themes.Base:
     """Fonts of the visitor's own system: Gradio's default ones would be fetched from a font service."""
-    return gr.themes.Base(
+    theme: gr.themes.Base = gr.themes.Base(
         primary_hue="indigo",
         neutral_hue="slate",
         radius_size="lg",
         font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
         font_mono=["ui-monospace", "SFMono-Regular", "Consolas", "monospace"],
     )
+    theme.set(  # Gradio's own greys and the button's blue have too little contrast for small print
+        body_text_color_subdued="*neutral_500",
+        block_info_text_color="*neutral_500",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+    )
+    return theme
