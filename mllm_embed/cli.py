@@ -101,19 +101,26 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(_explain(command, error))
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version),
+    ] = False,
 ) -> None:
     """Universal multimodal embeddings: one vector space for text, images and any mix of them.
 
-    Start with mllm-embed serve (API and playground), or mllm-embed embed FOLDER --output vectors.parquet.
+    Start with `mllm-embed serve --demo` (API and playground) or `mllm-embed embed FOLDER --output vectors.parquet`.
 
-    mllm-embed COMMAND --help explains a command and shows examples.
+    `mllm-embed COMMAND --help` explains a command and shows examples.
     """
-    if version:
-        print(__version__)
-        raise typer.Exit
 
 
 def _help(function: Any) -> str:

@@ -1,0 +1,57 @@
+"""`mllm-embed check`: passes on a sound model, fails on a faulty one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mllm_embed.backends import fake
+from mllm_embed.commands import probes
+from mllm_embed.types import Embedding, RenderedPrompt
+
+pytestmark = pytest.mark.fast
+
+Command = Callable[..., int]
+
+
+def test_a_sound_model_passes(command: Command, fake_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("check", fake_dir, "--backend", "fake") == 0
+    shown = capsys.readouterr().out
+    assert "qwen3_vl" in shown
+    assert "FAILED" not in shown
+
+
+def test_vectors_that_depend_on_the_batch_fail(
+    command: Command, fake_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    genuine = fake.FakeBackend.embed
+
+    async def embed(self: fake.FakeBackend, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
+        found = await genuine(self, prompts)
+        return [Embedding(item.vector + 0.1 * len(prompts), item.tokens) for item in found]
+
+    monkeypatch.setattr(fake.FakeBackend, "embed", embed)
+    assert command("check", fake_dir, "--backend", "fake") == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_engines_that_disagree_fail() -> None:
+    first = np.eye(4, dtype=np.float32)
+    assert probes.parity({"vllm": first, "transformers": first}, "float32").passed is True
+    assert probes.parity({"vllm": first, "transformers": first[::-1]}, "float32").passed is False
+    assert probes.parity({"vllm": first}, "float32").passed is None
+
+
+def test_an_unknown_precision_is_refused(command: Command, fake_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("check", fake_dir, "--backend", "fake", "--precision", "float8") == 2
+    assert "float8" in capsys.readouterr().err
+
+
+def test_a_foreign_directory_is_one_sentence(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("check", tmp_path) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,0 +1,92 @@
+"""Names on the command line -> rows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+from mllm_embed.commands.rows import Row, collect
+from mllm_embed.errors import InvalidInput
+from mllm_embed.types import Image, Text
+
+pytestmark = pytest.mark.fast
+
+
+def rows(*names: Path | str, stdin: str = "") -> list[Row]:
+    return collect([str(name) for name in names], io.StringIO(stdin))
+
+
+def test_a_folder_gives_its_pictures_texts_and_records_in_order(
+    tmp_path: Path, draw: Callable[..., PIL.Image.Image]
+) -> None:
+    (tmp_path / "deep").mkdir()
+    draw(0).save(tmp_path / "deep" / "a.png")
+    (tmp_path / "b.txt").write_text("one\n\nthree\n")
+    (tmp_path / "c.jsonl").write_text('{"id": "both", "text": "t", "image": "deep/a.png", "instruction": "i"}\n')
+    (tmp_path / "ignored.csv").write_text("x")
+    found = rows(tmp_path)
+    names = [str(tmp_path / "b.txt:1"), str(tmp_path / "b.txt:3"), "both", str(tmp_path / "deep" / "a.png")]
+    assert [row.id for row in found] == names
+    assert found[2].item.content == (Image(str(tmp_path / "deep" / "a.png")), Text("t"))
+    assert found[2].item.instruction == "i"
+
+
+def test_standard_input_gives_a_row_per_line() -> None:
+    assert [(row.id, row.text) for row in rows("-", stdin="a\n\nb")] == [("stdin:1", "a"), ("stdin:3", "b")]
+
+
+def test_a_file_named_twice_is_one_row(tmp_path: Path, draw: Callable[..., PIL.Image.Image]) -> None:
+    draw(0).save(tmp_path / "a.png")
+    assert len(rows(tmp_path / "a.png", tmp_path)) == 1
+
+
+def test_the_key_follows_the_content(tmp_path: Path, draw: Callable[..., PIL.Image.Image]) -> None:
+    picture = tmp_path / "a.png"
+    draw(0).save(picture)
+    (before,) = rows(picture)
+    assert rows(picture) == [before]
+    draw(1, width=200).save(picture)
+    assert rows(picture)[0].key != before.key
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("{", "is not JSON"),
+        ("[1]", "must be an object"),
+        ('{"text": 1}', "values are strings"),
+        ('{"txt": "a"}', "but holds txt"),
+        ('{"id": "a"}', "must hold text, image, or both"),
+    ],
+)
+def test_a_malformed_record_is_named_by_its_line(tmp_path: Path, line: str, complaint: str) -> None:
+    file = tmp_path / "r.jsonl"
+    file.write_text('{"text": "fine"}\n' + line + "\n")
+    with pytest.raises(InvalidInput, match=complaint) as error:
+        rows(file)
+    assert f"{file}:2" in str(error.value)
+
+
+def test_two_records_of_one_id_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "r.jsonl"
+    file.write_text('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n')
+    with pytest.raises(InvalidInput, match="'a'"):
+        rows(file)
+
+
+def test_what_is_absent_or_empty_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="there is no file or folder"):
+        rows(tmp_path / "none")
+    with pytest.raises(InvalidInput, match="nothing to embed"):
+        rows(tmp_path)
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "latin.txt"
+    file.write_bytes(b"caf\xe9\n")
+    with pytest.raises(InvalidInput, match="must be UTF-8"):
+        rows(file)
