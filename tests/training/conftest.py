@@ -1,5 +1,6 @@
 """A tiny random Qwen3-VL, made once per run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,17 @@ TINY = ScratchModel(
         hidden_size=32, layers=2, heads=2, intermediate_size=64, deepstack=(0,), min_pixels=64 * 64, max_pixels=96 * 96
     ),
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny products are faster on one thread, many times so where other processes compete for the cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
