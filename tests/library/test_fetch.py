@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import io
 import ipaddress
@@ -47,6 +48,7 @@ class Loopback:
     port: int = 0
     requests: list[str] = field(default_factory=list)
     answers: dict[str, bytes] = field(default_factory=dict)
+    handlers: list[asyncio.Task[Any]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -64,15 +66,27 @@ class Loopback:
         return self.url + path
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.handlers += filter(None, [asyncio.current_task()])
+        try:
+            await self.respond(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):  # the client may have left first
+                await writer.wait_closed()
+
+    async def respond(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         request = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.requests.append(request)
         path = request.split()[1]
         if path == "/never":
             await reader.read()  # until the client gives up
+        elif path == "/drip":
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n")
+            while not writer.is_closing():  # until the client gives up
+                writer.write(b"x")
+                await asyncio.sleep(0.02)
         else:
             writer.write(self.answers[path])
-        writer.close()
-        await writer.wait_closed()
 
 
 @pytest.fixture
@@ -82,6 +96,7 @@ async def loopback() -> AsyncIterator[Loopback]:
     site.port = server.sockets[0].getsockname()[1]
     async with server:
         yield site
+        await asyncio.gather(*site.handlers, return_exceptions=True)
 
 
 class Names:
@@ -261,9 +276,10 @@ async def test_a_compressed_body_is_refused(loopback: Loopback) -> None:
         await get(bomb, allow_private_addresses=True)
 
 
-async def test_one_deadline_for_everything(loopback: Loopback) -> None:
-    with pytest.raises(MediaFetchError, match=r"did not deliver within 0\.2 s"):
-        await get(loopback.url + "/never", allow_private_addresses=True, timeout_s=0.2)
+@pytest.mark.parametrize("path", ["/never", "/drip"])
+async def test_one_deadline_for_everything(path: str, loopback: Loopback) -> None:
+    with pytest.raises(MediaFetchError, match=r"did not deliver within 0\.3 s"):
+        await get(loopback.url + path, allow_private_addresses=True, timeout_s=0.3)
 
 
 async def test_failures_are_errors_of_the_input(loopback: Loopback, names: Names) -> None:

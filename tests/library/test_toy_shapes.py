@@ -63,7 +63,7 @@ def test_every_value_occurs() -> None:
 
 def test_the_box_is_where_the_ink_is() -> None:
     for scene in SCENES:
-        for item in scene.objects:
+        for item in {*scene.objects, *scene.edit.objects}:
             drawn = ink(draw([item], SIDE))
             assert max(abs(a - b) for a, b in zip(drawn, item.box, strict=True)) <= 1
             assert min(item.box) >= 0
