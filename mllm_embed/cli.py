@@ -10,6 +10,7 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -125,7 +126,7 @@ def _options(
 
 def _help(function: Any) -> str:
     """Return a command's docstring as Markdown, in which a blank line must follow a heading."""
-    return (inspect.getdoc(function) or "").replace("Examples:\n", "Examples:\n\n")
+    return re.sub(r"Examples:\n+", "Examples:\n\n", inspect.getdoc(function) or "")
 
 
 def _import_command(name: str, module: str, attribute: str) -> Any:
