@@ -21,14 +21,17 @@ if TYPE_CHECKING:
     from mllm_embed.embedder import Embedder
     from mllm_embed.media import MediaPolicy
 
-_ORDER = 0.25
-"""Share of the part that depends on a token's place: order matters, but less than which tokens there are."""
+FAKE_MODEL = Path(__file__).parent / "_fake_model"
+"""A model directory without weights: a byte-level tokenizer, pixel limits, a recipe."""
+
+_RUN = 4
+"""Longest run of tokens that has a direction of its own; runs tell words apart where a token is a single byte."""
 
 
 class FakeBackend:
-    """Deterministic vectors: the sum of one random direction per token and per picture.
+    """Deterministic vectors: the sum of one random direction per run of tokens and per picture.
 
-    Prompts that share tokens are similar, so that a search over fake vectors finds what shares words.
+    Prompts that share words are similar, so that a search over fake vectors finds what shares words.
 
     Args:
         dimensions: width of the vectors.
@@ -56,13 +59,13 @@ class FakeBackend:
 
     def _vector(self, prompt: RenderedPrompt) -> NDArray[np.float32]:
         vector = np.zeros(self._dimensions, dtype=np.float32)
-        for place, token_id in enumerate(prompt.token_ids):
-            vector += _direction(f"token {token_id}", self._dimensions)
-            vector += _ORDER * _direction(f"token {token_id} at {place}", self._dimensions)
+        for start in range(len(prompt.token_ids)):
+            for end in range(start + 1, min(start + _RUN, len(prompt.token_ids)) + 1):
+                vector += (end - start) * _direction(f"tokens {prompt.token_ids[start:end]}", self._dimensions)
         for place, image in enumerate(prompt.images):
             key = _image_key(image)
-            vector += 4 * _direction(key, self._dimensions)  # a picture weighs as much as a few tokens
-            vector += _direction(f"{key} at {place}", self._dimensions)
+            vector += 20 * _direction(key, self._dimensions)  # a picture weighs as much as a word
+            vector += 5 * _direction(f"{key} at {place}", self._dimensions)
         return vector
 
 
@@ -85,10 +88,9 @@ def fake_embedder(
 
     from mllm_embed.embedder import Embedder
 
-    folder = Path(__file__).parent / "_fake_model"
-    recipe = Recipe.from_json((folder / RECIPE_FILE).read_text(encoding="utf-8"), folder / RECIPE_FILE)
+    recipe = Recipe.from_json((FAKE_MODEL / RECIPE_FILE).read_text(encoding="utf-8"), FAKE_MODEL / RECIPE_FILE)
     recipe = replace(recipe, dimensions=dimensions, matryoshka_dimensions=matryoshka_dimensions)
-    return Embedder(ModelDir(folder, folder, None, recipe), FakeBackend(dimensions), policy)
+    return Embedder(ModelDir(FAKE_MODEL, FAKE_MODEL, None, recipe), FakeBackend(dimensions), policy)
 
 
 @lru_cache(maxsize=65536)

@@ -201,6 +201,8 @@ async def _shut_down(engine: AsyncLLM) -> None:
         engine.output_handler.cancel()
     logging.getLogger("vllm.v1.utils").setLevel(logging.ERROR)  # its processes linger and have to be killed
     await asyncio.to_thread(engine.shutdown, _SHUTDOWN_S)
+    await asyncio.sleep(0)  # its sockets are closed by a callback on this loop
+    engine.engine_core.resources.ctx.destroy(linger=0)
 
 
 def _options(

@@ -1,0 +1,159 @@
+"""What is particular to the vLLM engine; that its vectors are right is shown in `tests/parity`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from mllm_embed.backends.vllm import VllmBackend, _adapter_options, _engine_environment, start
+from mllm_embed.embedder import Embedder
+from mllm_embed.errors import BackendUnavailable, IncompatibleCheckpoint, InvalidInput, Overloaded
+from mllm_embed.model_dir import open_model_dir
+from mllm_embed.types import EmbedInput, RenderedPrompt
+
+Draw = Callable[..., PIL.Image.Image]
+
+
+@pytest.fixture(scope="module")
+def embedder(tiny_model: Callable[[str], Path]) -> Iterator[Embedder]:
+    with Embedder.load(tiny_model("qwen3_vl"), backend="vllm", max_waiting=64) as started:
+        yield started
+
+
+@pytest.fixture
+def backend(embedder: Embedder) -> VllmBackend:
+    assert isinstance(embedder.backend, VllmBackend)
+    return embedder.backend
+
+
+def text(length: int) -> RenderedPrompt:
+    return RenderedPrompt(tuple(range(10, 10 + length)))
+
+
+@pytest.mark.engine
+async def test_the_plain_engine_equals_transformers(
+    embedder: Embedder, tiny_model: Callable[[str], Path], draw: Draw
+) -> None:
+    inputs = [EmbedInput.of("a red cat"), EmbedInput.of(draw(1), "what is it", draw(2))]
+    async with Embedder.load(tiny_model("qwen3_vl"), backend="transformers") as other:
+        pairs = zip(await embedder.aembed(inputs), await other.aembed(inputs), strict=True)
+    assert min(float(left.vector @ right.vector) for left, right in pairs) >= 0.9999
+
+
+@pytest.mark.engine
+async def test_it_serves_several_event_loops(embedder: Embedder) -> None:
+    here = await embedder.aembed([EmbedInput.of("a")])
+    there = await asyncio.to_thread(embedder.embed, ["a"])
+    np.testing.assert_allclose(here[0].vector, there[0], atol=1e-6)
+
+
+@pytest.mark.engine
+async def test_the_longest_prompt_is_taken_and_a_longer_one_refused(backend: VllmBackend) -> None:
+    longest = RenderedPrompt((20,) * 512)
+    assert (await backend.embed([longest]))[0].tokens == 512
+    with pytest.raises(InvalidInput) as caught:
+        await backend.embed([text(3), RenderedPrompt((20,) * 513)])
+    assert caught.value.index == 1
+    assert len(await backend.embed([text(3)])) == 1
+
+
+@pytest.mark.engine
+async def test_a_cancelled_callers_prompts_are_aborted(backend: VllmBackend) -> None:
+    task = asyncio.create_task(backend.embed([RenderedPrompt((20,) * 500 + (i,)) for i in range(30, 60)]))
+    while not backend._engine.get_num_unfinished_requests():
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    while backend._engine.get_num_unfinished_requests():
+        await asyncio.sleep(0.01)
+    assert backend._under_way == 0
+
+
+@pytest.mark.engine
+async def test_a_full_engine_refuses(backend: VllmBackend) -> None:
+    task = asyncio.create_task(backend.embed([text(200)] * 64))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="64 prompts are under way, and at most 64 may be"):
+        await backend.embed([text(3)])
+    assert len(await task) == 64
+
+
+@pytest.mark.engine
+async def test_a_dead_engine_is_noticed(backend: VllmBackend) -> None:
+    """The last test on this engine: it kills it while it works."""
+    backend.check_health()
+    (process,) = [child for child in multiprocessing.active_children() if "EngineCore" in child.name]
+    task = asyncio.create_task(backend.embed([RenderedPrompt((20,) * 500 + (i,)) for i in range(30, 90)]))
+    while not backend._engine.get_num_unfinished_requests():
+        await asyncio.sleep(0.001)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(BackendUnavailable, match="died"):
+        await task
+    with pytest.raises(BackendUnavailable, match="died"):
+        backend.check_health()
+    with pytest.raises(BackendUnavailable, match="died"):
+        await backend.embed([text(3)])
+
+
+def adapter_with(tmp_path: Path, source: Path, **changes: object) -> Path:
+    shutil.copytree(source / "adapter", tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    return tmp_path / "adapter"
+
+
+def test_a_dora_adapter_is_refused(tiny_adapter: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleCheckpoint, match="DoRA"):
+        _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), use_dora=True))
+
+
+def test_a_rank_beyond_the_engines_is_refused(tiny_adapter: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleCheckpoint, match="at most 512 in vLLM, but is 600"):
+        _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), r=600))
+
+
+@pytest.mark.parametrize(("rank", "room"), [(1, 8), (4, 8), (16, 16), (48, 64)])
+def test_the_engine_makes_room_for_the_rank(
+    tiny_adapter: Callable[[str], Path], tmp_path: Path, rank: int, room: int
+) -> None:
+    options = _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), r=rank))
+    assert options["max_lora_rank"] == room
+    assert options["enable_tower_connector_lora"] is False
+
+
+def test_four_bits_on_a_cpu_are_refused_before_anything_starts(tiny_model: Callable[[str], Path]) -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(BackendUnavailable, match="transformers backend"):
+        start(open_model_dir(tiny_model("qwen3_vl")), precision="4bit")
+
+
+def test_a_model_that_vllm_cannot_run_is_refused(tiny_model: Callable[[str], Path]) -> None:
+    model_dir = open_model_dir(tiny_model("qwen3_vl"))
+    longer = replace(model_dir, recipe=replace(model_dir.recipe, max_tokens=10**6))
+    with pytest.raises(BackendUnavailable, match="vLLM does not start: .*max"):
+        start(longer)
+
+
+def test_the_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/before")
+    monkeypatch.delenv("VLLM_NO_USAGE_STATS", raising=False)
+    with _engine_environment():
+        assert os.environ["PYTHONPATH"].endswith(f"_engine_site{os.pathsep}/before")
+        assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
+    assert os.environ["PYTHONPATH"] == "/before"
+    assert "VLLM_NO_USAGE_STATS" not in os.environ
