@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import random
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from mllm_embed.model_dir import ModelDir, open_model_dir, write_recipe
+from mllm_embed.model_dir import ModelDir, file_sha256, open_model_dir, write_recipe
 from mllm_embed.modeling.loading import load_base
+from mllm_embed.tasks import TASKS
+from mllm_embed.types import Text
 from mllm_embed_training import scratch, toy_tasks
 from mllm_embed_training.answer_tasks import answer_tasks
 from mllm_embed_training.config import ConfigError, LoraSection, TrainConfig
@@ -20,6 +25,7 @@ from mllm_embed_training.generative import GenerativeStage
 from mllm_embed_training.pair_tasks import pair_tasks
 from mllm_embed_training.sources import Package, data_folder
 from mllm_embed_training.stage import Stage
+from mllm_embed_training.trainer import seed_everything
 
 TaskTable = Mapping[str, Callable[[], ExampleTask[Any]]]
 
@@ -34,6 +40,7 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     tasks = choose_tasks(config)
     start = start_directory(config, run_dir, tasks)
     device = pick_device(config.device)
+    seed_everything(config.seed)  # the adapter's first weights are random
     model = load_base(start.weights).to(device)
     if config.lora is not None:
         model = add_lora(model, start, config.lora)
@@ -77,11 +84,6 @@ def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, Exam
 
 def corpus(tasks: Mapping[str, ExampleTask[Any]]) -> Iterable[str]:
     """Yield every text that a generative mixture asks or answers, to train the tokenizer on."""
-    import random
-
-    from mllm_embed.tasks import TASKS
-    from mllm_embed.types import Text
-
     for task in TASKS.values():
         yield from [f"{task.query}\n{task.target}\n"] * 200
     yield from ["system\n", "user\n", "assistant\n"] * 200
@@ -118,14 +120,27 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def save_result(stage: Stage, start: ModelDir, out: Path, *, name: str) -> None:
-    """Write what training made: a complete model directory, or an adapter with a recipe that names its base."""
+def save_result(stage: Stage, start: ModelDir, config: TrainConfig, out: Path) -> None:
+    """Write what training made: a complete model directory, or an adapter directory that names its base.
+
+    Args:
+        stage: holds the trained model.
+        start: the model that training started from, under the recipe of the model to be.
+        config: the run's recipe.
+        out: directory to write; a finished run repeated writes the same again.
+    """
     out.mkdir(parents=True, exist_ok=True)
     model: Any = stage.model
-    is_adapter = hasattr(model, "peft_config")
+    changes: dict[str, Any] = {"name": Path(config.run_dir).name}
     model.save_pretrained(out)
-    if not is_adapter:
-        for file in start.weights.iterdir():
-            if file.suffix == ".json" and not (out / file.name).exists():
-                (out / file.name).write_bytes(file.read_bytes())
-        write_recipe(out, start.with_recipe(name=name).recipe)
+    if config.lora is None:
+        for file in start.weights.glob("*.json"):
+            if not (out / file.name).exists():
+                shutil.copyfile(file, out / file.name)
+    else:
+        digest = file_sha256(out / "adapter_model.safetensors")
+        base = os.path.relpath(start.weights, out)
+        changes |= {"base": base, "adapter": ".", "adapter_sha256": digest}
+    if config.stage == "contrastive":
+        changes["matryoshka_dimensions"] = config.loss.matryoshka_dimensions
+    write_recipe(out, start.with_recipe(**changes).recipe)

@@ -36,5 +36,36 @@ def train(
     if not run(config, stage, run_dir):
         typer.echo(f"stopped early; run the same command again to go on from {run_dir}", err=True)
         return
-    save_result(stage, start, run_dir / "model", name=run_dir.name)
+    save_result(stage, start, config, run_dir / "model")
     typer.echo(f"{run_dir / 'model'} is ready; curves: {run_dir / 'curves.png'}")
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Model directory, e.g. RUN_DIR/model of a training run, or a hub name")],
+    out: Annotated[Path, typer.Argument(help="Directory to make; must not exist")],
+    name: Annotated[str | None, typer.Option(help="Model name in the API; default: the name of OUT")] = None,
+    dtype: Annotated[str, typer.Option(help="Type of the written weights: bfloat16, float16 or float32")] = "bfloat16",
+    max_shard_mib: Annotated[int, typer.Option(min=1, help="Largest weight file, in MiB")] = 48,
+) -> None:
+    """Merge an adapter into its base and write one directory that serves everywhere, or refuse.
+
+    Nothing is written unless the adapter moves the vectors of a fixed set of inputs, the merged model gives the
+    unmerged model's vectors, and the written files give those again.
+
+    Examples:
+
+      mllm-embed export runs/mini-contrastive/model runs/mllm-embed-mini
+
+      mllm-embed export runs/mine/model out/mine --dtype float32 --name mine-v2
+    """
+    from mllm_embed.model_dir import open_model_dir
+    from mllm_embed_training.export import export as run
+
+    if dtype not in ("bfloat16", "float16", "float32"):
+        raise typer.BadParameter(f"must be bfloat16, float16 or float32, but is {dtype}", param_hint="--dtype")
+    done = run(open_model_dir(model), None, out, name=name or out.name, dtype=dtype, max_shard_mib=max_shard_mib)
+    effect = "no adapter" if done.proof.adapter_effect is None else f"adapter effect {done.proof.adapter_effect:.4f}"
+    typer.echo(
+        f"{out}: {done.bytes / 2**20:.1f} MiB; merged cosine {done.proof.merged_cosine:.7f}; "
+        f"{dtype} cosine {done.proof.rounded_cosine:.7f}; {effect}"
+    )

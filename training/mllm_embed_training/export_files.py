@@ -103,6 +103,14 @@ def _write_sentence_transformers(base: ModelDir, out: Path) -> None:
         for index, (path, kind) in enumerate(parts)
     ]
     _write_json(out / "modules.json", listing)
+    forward = {"method": "forward", "method_output_name": "last_hidden_state"}
+    transformer = {
+        "transformer_task": "feature-extraction",
+        # With "message", texts and pictures go through the chat template too, hence become the trained prompt.
+        "modality_config": {"text": forward, "image": forward, "message": {**forward, "format": "structured"}},
+        "module_output_name": "token_embeddings",
+    }
+    _write_json(out / "sentence_bert_config.json", transformer)
     for path, _ in parts[1:]:
         (out / path).mkdir()
     pooling = {

@@ -16,6 +16,9 @@ from mllm_embed_training.sources import Package, Row
 
 Describe = Callable[[Row, random.Random], str]
 
+MAX_NAME_BYTES = 36
+"""Names in other scripts cost up to a token per byte of the small vocabulary; longer ones would pad whole batches."""
+
 
 def pair_tasks(package: Package) -> Mapping[str, Callable[[], ExampleTask[Example]]]:
     """Return the tasks by name; rows are read when a task is made."""
@@ -51,9 +54,10 @@ def describe_emoji(row: Row, rng: random.Random) -> str:
     kind = rng.random()
     if kind < 0.1 and concept["tags_en"]:
         return ", ".join(rng.sample(concept["tags_en"], min(3, len(concept["tags_en"]))))
-    names = json.loads(concept["names"] or "{}")
-    if kind < 0.2 and names:
-        return str(names[rng.choice(sorted(names))])
+    if kind < 0.2 and (names := json.loads(concept["names"] or "{}")):
+        name = str(names[rng.choice(sorted(names))])
+        if len(name.encode()) <= MAX_NAME_BYTES:
+            return name
     return emoji_name(concept)
 
 

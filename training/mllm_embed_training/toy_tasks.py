@@ -53,7 +53,7 @@ def _image_to_text(scene: ToyScene, _rng: random.Random) -> Example:
 
 
 def _edit(scene: ToyScene, _rng: random.Random) -> Example:
-    query = Side((Image(scene.image), Text(scene.edit.text)), f"{scene.caption}|{scene.edit.text}")
+    query = Side((Image(scene.image), Text(scene.edit.sentence)), f"{scene.caption}|{scene.edit.sentence}")
     edited = Side((Image(scene.edit.image),), scene.edit.caption)
     return Example(query, edited, get_task("composed"), (_drawn(scene),))
 

@@ -103,7 +103,7 @@ def load_batches(stage: Stage, plan: MixturePlan, first: int, workers: int) -> I
         sampler=range(first, len(plan)),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
-        persistent_workers=False,
+        generator=torch.Generator(),  # else making the iterator would draw from the generator that dropout uses
     )
     return iter(loader)
 

@@ -1,0 +1,98 @@
+"""Licence and split rules of the data package, on a package that the test writes."""
+
+import io
+from pathlib import Path
+
+import PIL.Image
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mllm_embed_training.sources import DataNotFound, Package, data_folder
+
+pytestmark = pytest.mark.fast
+
+
+def png() -> bytes:
+    stream = io.BytesIO()
+    PIL.Image.new("RGBA", (8, 8), (255, 0, 0, 128)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def concept(
+    concept_id: str, base: str, *, tones: list[str], gender: str = "", split: str = "train"
+) -> dict[str, object]:
+    return {
+        "concept_id": concept_id,
+        "base_id": base,
+        "family_id": "wave",
+        "label_en": concept_id,
+        "skin_tones": tones,
+        "gender": gender,
+        "tags_en": ["hand"],
+        "group": "people-body",
+        "subgroup": None,
+        "names": "{}",
+        "split": split,
+    }
+
+
+def image(concept_id: str, style: str, licence: str = "MIT", split: str = "train") -> dict[str, object]:
+    return {
+        "image_id": f"{style}:{concept_id}",
+        "concept_id": concept_id,
+        "style": style,
+        "image": png(),
+        "license": licence,
+        "split": split,
+    }
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    concepts = [
+        concept("wave", "wave", tones=[]),
+        concept("wave-dark", "wave", tones=["medium-dark"]),
+        concept("man", "man", tones=[], gender="man"),
+        concept("woman", "woman", tones=[], gender="woman"),
+        concept("new", "new", tones=[], split="test_new"),
+    ]
+    images = [
+        image("wave", "noto"),
+        image("wave", "fluent-3d"),
+        image("wave-dark", "noto"),
+        image("man", "noto"),
+        image("woman", "noto"),
+        image("wave", "openmoji-color", licence="CC-BY-SA-4.0"),
+        image("new", "noto", split="test_new"),
+        image("wave", "fluent-flat", split="test_dup"),
+    ]
+    pq.write_table(pa.Table.from_pylist(concepts), tmp_path / "emoji_concepts.parquet")
+    pq.write_table(pa.Table.from_pylist(images), tmp_path / "emoji_images-00.parquet")
+    return Package(tmp_path)
+
+
+def test_share_alike_and_held_out_rows_are_never_trained_on(package: Package) -> None:
+    ids = {row["image_id"] for row in package.emoji()}
+    assert ids == {"noto:wave", "fluent-3d:wave", "noto:wave-dark", "noto:man", "noto:woman"}
+
+
+def test_styles_of_one_concept_are_grouped(package: Package) -> None:
+    assert [{row["style"] for row in group} for group in package.emoji_groups()] == [{"noto", "fluent-3d"}]
+
+
+def test_edits_change_one_attribute_within_a_style(package: Package) -> None:
+    edits = {(e["before"]["image_id"], e["edit"], e["after"]["image_id"]) for e in package.emoji_edits()}
+    assert edits == {
+        ("noto:wave", "the same, with medium dark skin tone", "noto:wave-dark"),
+        ("noto:man", "the same, as a woman", "noto:woman"),
+        ("noto:woman", "the same, as a man", "noto:man"),
+    }
+
+
+def test_absent_data_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLLM_EMBED_DATA", raising=False)
+    with pytest.raises(DataNotFound, match="set MLLM_EMBED_DATA"):
+        data_folder(None)
+    with pytest.raises(DataNotFound, match=r"has no icons\.parquet"):
+        Package(tmp_path / "empty").rows("icons.parquet")

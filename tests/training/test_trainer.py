@@ -1,0 +1,179 @@
+"""Both stages learn, resume exactly and stop cleanly, on drawn shapes and a tiny model."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mllm_embed.model_dir import open_model_dir
+from mllm_embed_training import toy_tasks
+from mllm_embed_training.build import build_stage, save_result
+from mllm_embed_training.config import TrainConfig
+from mllm_embed_training.errors import TrainingFailed
+from mllm_embed_training.plan import Draw
+from mllm_embed_training.stage import Metrics, Stage
+from mllm_embed_training.trainer import learning_rate, train
+
+
+@pytest.fixture(autouse=True)
+def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy_tasks, "COUNT", 24)
+
+
+def recipe(stage: str, model: Path, run_dir: Path, *, steps: int = 6, **changes: Any) -> TrainConfig:
+    tasks = {"toy-caption": 1, "toy-question": 1} if stage == "generative" else {"toy-t2i": 1, "toy-edit": 1}
+    raw: dict[str, Any] = {
+        "stage": stage,
+        "run_dir": str(run_dir),
+        "model": {"path": str(model)},
+        "data": {"tasks": tasks, "batch_size": 4, "group_size": 4, "chunk_size": 2},
+        "optim": {"steps": steps, "lr": 0.003, "warmup_steps": 1},
+        "bf16": False,
+        "checkpoint_every": 3,
+    }
+    if stage == "contrastive":
+        raw["lora"] = {"r": 4, "alpha": 8, "dropout": 0.1, "tower": True}
+        raw["loss"] = {"temperature": 0.1, "matryoshka_dimensions": [16]}
+    return TrainConfig.model_validate({**raw, **changes})
+
+
+def weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def losses(run_dir: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("kind", ["generative", "contrastive"])
+def test_a_resumed_run_ends_with_the_same_bits(kind: str, tiny_path: Path, tmp_path: Path) -> None:
+    whole = recipe(kind, tiny_path, tmp_path / "whole")
+    stage, _ = build_stage(whole, tmp_path / "whole")
+    before = weights(stage.model)
+    assert train(whole, stage, tmp_path / "whole")
+    moved = [name for name, tensor in stage.model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert moved, "training changed nothing"
+
+    part = recipe(kind, tiny_path, tmp_path / "part", steps=3)
+    first, _ = build_stage(part, tmp_path / "part")
+    assert train(part, first, tmp_path / "part")
+    second, _ = build_stage(whole, tmp_path / "part")
+    assert train(whole, second, tmp_path / "part")
+
+    for name, tensor in stage.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name]), name
+    assert losses(tmp_path / "whole") == losses(tmp_path / "part")
+    assert (tmp_path / "whole" / "curves.png").stat().st_size > 0
+
+
+def test_only_the_answer_is_learned(tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe("generative", tiny_path, tmp_path)
+    stage, start = build_stage(config, tmp_path)
+    (inputs, labels), *_ = stage.collate([Draw("toy-question", row, (0, 0, row)) for row in range(2)])
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(start.tokenizer_file))
+    for row in range(2):
+        answer = tokenizer.decode(labels[row][labels[row] != -100].tolist(), skip_special_tokens=False)
+        assert answer.endswith("<|im_end|>")
+        assert answer.removesuffix("<|im_end|>") in {"yes", "no", *"0123456789"}
+        prompt = tokenizer.decode(inputs["input_ids"][row].tolist(), skip_special_tokens=False)
+        assert prompt.endswith(f"<|im_start|>assistant\n{answer}")
+
+
+def test_a_pair_is_rendered_as_the_embedder_renders_it(tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe("contrastive", tiny_path, tmp_path)
+    stage, start = build_stage(config, tmp_path)
+    batch = stage.collate([Draw("toy-edit", row, (0, 0, row)) for row in range(3)])
+    assert [len(chunk["input_ids"]) for chunk in batch.queries] == [2, 1]
+    assert [len(chunk["input_ids"]) for chunk in batch.candidates] == [2, 2, 2]  # three positives, three negatives
+    assert batch.excluded.shape == (3, 6)
+
+    from mllm_embed.prompts import PromptRenderer
+    from mllm_embed.tasks import get_task
+    from mllm_embed.types import EmbedInput, Image, Text
+
+    scene = toy_tasks.pair_tasks()["toy-edit"]().rows[0]
+    item = EmbedInput((Image(scene.image), Text(scene.edit.sentence)))
+    renderer = PromptRenderer(start.tokenizer_file, start.family, start.template)
+    prompt = renderer.render(item, get_task("composed").query, [scene.image])
+    row = batch.queries[0]["input_ids"][0][batch.queries[0]["attention_mask"][0] == 1].tolist()
+    slots = row.count(renderer.image_token_id)
+    at = prompt.token_ids.index(renderer.image_token_id)
+    assert row == [*prompt.token_ids[:at], *[renderer.image_token_id] * slots, *prompt.token_ids[at + 1 :]]
+
+
+def test_contrastive_training_learns_its_rows(tiny_path: Path, tmp_path: Path) -> None:
+    changes = {"data": {"tasks": {"toy-t2i": 1}, "batch_size": 12, "group_size": 12, "chunk_size": 12}}
+    config = recipe("contrastive", tiny_path, tmp_path, steps=24, **changes)
+    stage, _ = build_stage(config, tmp_path)
+    assert train(config, stage, tmp_path)
+    values = losses(tmp_path)
+    assert sum(values[-5:]) < 0.9 * sum(values[:5])
+
+
+def test_the_result_is_a_model_directory(tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe("contrastive", tiny_path, tmp_path / "run", steps=2)
+    stage, start = build_stage(config, tmp_path / "run")
+    assert train(config, stage, tmp_path / "run")
+    save_result(stage, start, config, tmp_path / "run" / "model")
+    result = open_model_dir(tmp_path / "run" / "model")
+    assert result.weights == tiny_path.resolve()
+    assert result.adapter == (tmp_path / "run" / "model").resolve()
+    assert result.recipe.matryoshka_dimensions == (16,)
+
+
+class Broken:
+    """A stage whose third batch goes wrong in a chosen way."""
+
+    def __init__(self, *, loss: float = 1.0, kill: bool = False) -> None:
+        self.model = nn.Linear(2, 1)
+        self.sizes = {"toy-caption": 4, "toy-question": 4}
+        self._loss = loss
+        self._kill = kill
+        self._seen = 0
+
+    def collate(self, draws: Any) -> int:
+        return len(draws)
+
+    def backward(self, batch: int) -> Metrics:
+        self._seen += 1
+        torch.autograd.backward(self.model(torch.ones(batch, 2)).mean())
+        if self._seen == 3 and self._kill:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"loss": self._loss if self._seen == 3 else 1.0, "tokens": 1.0}
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe("generative", tiny_path, tmp_path)
+    stage: Stage = Broken(loss=float("nan"))
+    with pytest.raises(TrainingFailed, match="the loss is nan at step 2"):
+        train(config, stage, tmp_path)
+
+
+def test_sigterm_writes_a_checkpoint_and_returns(tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe("generative", tiny_path, tmp_path, checkpoint_every=100)
+    assert not train(config, Broken(kill=True), tmp_path)
+    assert len(losses(tmp_path)) == 3
+    assert train(config, Broken(), tmp_path)
+    assert len(losses(tmp_path)) == 6
+
+
+def test_the_rate_warms_up_stays_and_falls(tiny_path: Path, tmp_path: Path) -> None:
+    optim = recipe(
+        "generative",
+        tiny_path,
+        tmp_path,
+        optim={
+            "steps": 100,
+            "lr": 1.0,
+            "warmup_steps": 10,
+            "decay_steps": 20,
+        },
+    ).optim
+    assert [learning_rate(optim, step) for step in (0, 9, 50, 79, 90, 99)] == pytest.approx([0.1, 1, 1, 1, 0.5, 0.05])
