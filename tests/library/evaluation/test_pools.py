@@ -48,11 +48,14 @@ def test_more_held_out_items_than_the_size_are_cut_in_hash_order() -> None:
     assert [name for name, _ in pool(3)] == held_out[:3]
 
 
-def test_equal_candidates_count_as_one() -> None:
-    rows = [("a", "same"), ("b", "same"), ("c", "other"), ("d", "third")]
+def test_equal_candidates_count_as_one_and_stay_together() -> None:
+    rows = [(name, "same") for name in "abcd"] + [("e", "other"), ("f", "third")]
     chosen = build_pool(rows, Selection(), 2, name=lambda row: row[0], split=lambda _: "test", equal=lambda row: row[1])
-    assert len({text for _, text in chosen}) == 2
-    assert sum(text == "same" for _, text in chosen) in (0, 2)
+    texts = [text for _, text in chosen]
+    assert len(set(texts)) == 2
+    assert texts.count("same") in (0, 4)
+    same = build_pool(rows[:4], Selection(), 1, name=lambda row: row[0], split=lambda _: "test", equal=lambda _: "same")
+    assert len(same) == 4
 
 
 def test_the_limit_cuts_every_pool() -> None:
