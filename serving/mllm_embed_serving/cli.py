@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +42,9 @@ def serve(
     demo: Annotated[
         bool, typer.Option("--demo/--no-demo", help="Also start the playground.", rich_help_panel=_DEMO)
     ] = False,
+    demo_host: Annotated[
+        str, typer.Option(help="Address of the playground, which asks for no key.", rich_help_panel=_DEMO)
+    ] = "127.0.0.1",
     demo_port: Annotated[
         int, typer.Option(help="Port of the playground.", min=1, max=65535, rich_help_panel=_DEMO)
     ] = 7860,
@@ -110,8 +115,13 @@ def serve(
             settings=settings,
             host=host,
             port=port,
+            demo_host=demo_host,
             demo_port=demo_port if demo else None,
             gallery=gallery,
         ),
         Console(),
     )
+    # Everything of ours has stopped; the interpreter's own teardown of torch and an engine would take seconds more.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from mllm_embed.errors import BackendUnavailable
+from mllm_embed_serving.addresses import reachable, url
 
 _STOP_S = 3.0
 _POLL_S = 0.25
@@ -19,19 +20,21 @@ class Playground:
 
     Args:
         api_url: where the API answers.
-        port: where the playground shall answer, on 127.0.0.1.
+        host: address on which it listens.
+        port: port on which it listens.
         gallery: folder of example pictures; None lets it make its own.
         api_key: key of the API; travels in the environment, where other users of the machine cannot read it.
         ready_s: longest wait for it, in seconds.
     """
 
     def __init__(
-        self, *, api_url: str, port: int, gallery: Path | None, api_key: str | None, ready_s: float = 120.0
+        self, *, api_url: str, host: str, port: int, gallery: Path | None, api_key: str | None, ready_s: float = 120.0
     ) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self._port = port
+        self._address = (reachable(host), port)
+        self.url = url(host, port)
         self._ready_s = ready_s
-        command = [sys.executable, "-m", "mllm_embed.cli", "demo", "--api-url", api_url, "--port", str(port)]
+        command = [sys.executable, "-m", "mllm_embed.cli", "demo", "--api-url", api_url]
+        command += ["--host", host, "--port", str(port)]
         if gallery is not None:
             command += ["--gallery", str(gallery)]
         key = {} if api_key is None else {"MLLM_EMBED_API_KEY": api_key}
@@ -49,7 +52,7 @@ class Playground:
                 raise BackendUnavailable(
                     f"the playground ended with exit code {self._process.returncode}; the API keeps running"
                 )
-            if await _answers(self._port):
+            if await _answers(*self._address):
                 return
             await asyncio.sleep(_POLL_S)
         raise BackendUnavailable(f"the playground does not answer after {self._ready_s:g} s; the API keeps running")
@@ -65,9 +68,9 @@ class Playground:
                 await asyncio.to_thread(self._process.wait)
 
 
-async def _answers(port: int) -> bool:
+async def _answers(host: str, port: int) -> bool:
     try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        _, writer = await asyncio.open_connection(host, port)
     except OSError:
         return False
     writer.close()

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mllm_embed.embedder import Embedder
-from mllm_embed.errors import BackendUnavailable, MllmEmbedError
+from mllm_embed.errors import BackendUnavailable
+from mllm_embed_serving.addresses import bind, port_errors, url
 from mllm_embed_serving.app import create_app
 from mllm_embed_serving.banner import banner
 from mllm_embed_serving.playground import Playground
@@ -30,10 +31,6 @@ from mllm_embed_serving.settings import ServerSettings
 
 _LOG = logging.getLogger(__name__)
 _ENGINE_STOP_S = 10.0
-
-
-class PortInUse(MllmEmbedError):
-    """Another process listens there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +49,8 @@ class RunOptions:
     """Port to listen on; 0 takes a free one."""
     demo_port: int | None
     """Port of the playground; None starts none."""
+    demo_host: str
+    """Address of the playground."""
     gallery: Path | None
     """The playground's pictures."""
 
@@ -64,38 +63,10 @@ def run(options: RunOptions, console: Console) -> None:
         MllmEmbedError: the model or its engine cannot be used.
     """
     listener = bind(options.host, options.port, "--port")
-    if options.demo_port is not None:
-        bind("127.0.0.1", options.demo_port, "--demo-port").close()
     with contextlib.closing(listener):
+        if options.demo_port is not None:
+            bind(options.demo_host, options.demo_port, "--demo-port").close()
         asyncio.run(_run(options, listener, console))
-
-
-def bind(host: str, port: int, option: str) -> socket.socket:
-    """Reserve an address without listening on it yet, so that clients are refused, not kept waiting, while we load.
-
-    Raises:
-        PortInUse: somebody has it, or the host is not ours.
-    """
-    with _port_errors(host, port, option):
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind(address)
-        except OSError:
-            listener.close()
-            raise
-    return listener
-
-
-@contextlib.contextmanager
-def _port_errors(host: str, port: int, option: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise PortInUse(
-            f"cannot listen on {host} port {port} ({error.strerror}): choose another with {option}"
-        ) from None
 
 
 async def _run(options: RunOptions, listener: socket.socket, console: Console) -> None:
@@ -151,13 +122,13 @@ async def _serve(
         timeout_graceful_shutdown=settings.shutdown_grace_s,
     )
     server = _Server(config)
-    with _port_errors(options.host, options.port, "--port"):
+    with port_errors(options.host, options.port, "--port"):
         listener.listen()  # fails if another server that was started meanwhile has won the race
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     stopped = asyncio.ensure_future(stop.wait())
     ready = asyncio.ensure_future(server.ready.wait())
     await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
-    api_url = f"http://{_reachable(options.host)}:{listener.getsockname()[1]}"
+    api_url = url(options.host, listener.getsockname()[1])
     playground = _start_playground(options, api_url)
     announcing = asyncio.ensure_future(_announce(embedder.name, api_url, playground, settings, console))
     try:
@@ -175,7 +146,11 @@ def _start_playground(options: RunOptions, api_url: str) -> Playground | None:
     if options.demo_port is None:
         return None
     return Playground(
-        api_url=api_url, port=options.demo_port, gallery=options.gallery, api_key=options.settings.api_key
+        api_url=api_url,
+        host=options.demo_host,
+        port=options.demo_port,
+        gallery=options.gallery,
+        api_key=options.settings.api_key,
     )
 
 
@@ -251,9 +226,3 @@ def _end_engine_processes() -> None:
         if process.is_alive():
             process.kill()
             process.join(1.0)
-
-
-def _reachable(host: str) -> str:
-    """Return an address at which a client on this machine reaches a server on `host`, ready for a URL."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104 - compared, not bound
-    return f"[{host}]" if ":" in host else host

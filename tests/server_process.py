@@ -1,0 +1,75 @@
+"""A real server in a process of its own, as a user starts it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+import httpx
+
+
+class ServerProcess:
+    """`mllm-embed serve MODEL ...` on a free port; its output goes to a file.
+
+    Args:
+        arguments: after `serve`.
+        log: file for stdout and stderr.
+        environment: added to this process's own.
+    """
+
+    def __init__(self, *arguments: str, log: Path, environment: dict[str, str] | None = None) -> None:
+        command = [sys.executable, "-m", "mllm_embed.cli", "serve", *arguments]
+        self._log = log
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "COLUMNS": "200", "PYTHONUNBUFFERED": "1", **(environment or {})},
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+    def wait_for(self, text: str, *, seconds: float = 240) -> str:
+        """Wait until the output holds `text`, and return the output."""
+        end = time.monotonic() + seconds
+        while text not in self.output:
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"no {text!r} in the output; exit code {self.process.poll()}\n{self.output}")
+            time.sleep(0.1)
+        return self.output
+
+    def wait_ready(self) -> str:
+        """Wait until the API answers, and return its URL."""
+        line = next(line for line in self.wait_for("Ctrl-C stops").splitlines() if line.startswith("  API"))
+        url = line.split()[1].removesuffix("/v1")
+        assert httpx.get(f"{url}/health", trust_env=False).status_code == 200
+        return url
+
+    def stop(self, number: signal.Signals, *, group: bool = False) -> int:
+        """Send a signal (to the whole process group, as a terminal does with Ctrl-C) and return the exit code."""
+        if group:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
