@@ -12,9 +12,7 @@ WORDS = ("a red circle on a white square", "two blue cats beside a tree", "Repre
 
 TINY = ScratchModel(
     vocab_size=400,
-    text=TextShape(
-        hidden_size=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate_size=96, max_tokens=256
-    ),
+    text=TextShape(hidden_size=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate_size=96, max_tokens=256),
     vision=VisionShape(
         hidden_size=32, layers=2, heads=2, intermediate_size=64, deepstack=(0,), min_pixels=64 * 64, max_pixels=96 * 96
     ),

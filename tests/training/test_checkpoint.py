@@ -30,7 +30,7 @@ def make(seed: int = 0, width: int = 8) -> tuple[nn.Module, torch.optim.Optimize
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
     for _ in range(steps):
-        noise = random.random() + float(np.random.rand())  # noqa: S311, NPY002  # both global states must be kept
+        noise = random.random() + float(np.random.rand())  # noqa: NPY002  # both global states must be kept
         loss: Tensor = (model(torch.randn(6, 4)) - noise).square().mean()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

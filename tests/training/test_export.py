@@ -12,10 +12,11 @@ from torch import nn
 from mllm_embed.errors import IncompatibleCheckpoint, ModelError
 from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.modeling.loading import attach_adapter, load_base
+from mllm_embed.types import Text
 from mllm_embed_training import export as export_module
 from mllm_embed_training import export_files
 from mllm_embed_training.export import Exported, export
-from mllm_embed_training.export_proof import vectors
+from mllm_embed_training.export_proof import fixed_set, vectors
 
 OPTIONS: dict[str, Any] = {"name": "tuned", "template": "plain", "matryoshka_dimensions": (32, 16)}
 
@@ -98,6 +99,19 @@ def test_vllm_reads_the_pooling(exported: Exported) -> None:
         "use_activation": True,
         "seq_pooling_type": "LAST",
     }
+
+
+def test_sentence_transformers_gives_our_vectors(exported: Exported) -> None:
+    library: Any = pytest.importorskip("sentence_transformers")
+    item, images = next((item, images) for item, images in fixed_set() if len(item.content) == 2 and len(images) == 1)
+    text = item.content[1]
+    assert isinstance(text, Text)
+    embedder = library.SentenceTransformer(
+        str(exported.model_dir.path), device="cpu", model_kwargs={"dtype": "float32"}
+    )
+    theirs = embedder.encode([{"image": images[0], "text": text.text}], convert_to_tensor=True)
+    ours = vectors(load_base(exported.model_dir.weights).eval(), exported.model_dir)
+    assert float((ours @ theirs[0]).max()) >= 0.9999
 
 
 def test_shards_keep_to_their_limit(tiny_dir: ModelDir, adapter: Path, tmp_path: Path) -> None:
