@@ -99,7 +99,8 @@ def serve(
         max_text_chars=max_text_chars,
     )
     logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # would log every media URL that it fetches
+    for chatty in ("httpx", "uvicorn.error"):  # the first would log every media URL that it fetches
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
     def load() -> Embedder:
         embedder = Embedder.load(

@@ -8,7 +8,8 @@
         ├── UnknownModel              a model that this server does not serve
         ├── UnknownRoute              no such path
         ├── MethodNotAllowed          a path that does not take this method
-        └── BodyTooLarge              more bytes than the limit
+        ├── BodyTooLarge              more bytes than the limit
+        └── ClientGone                the caller hung up; nobody reads the answer
 
 The tree of `mllm_embed.errors` is mapped by the same table. An answer of status 500 and above has a fixed text: what
 went wrong inside is in the log, under the request's id.
@@ -66,6 +67,10 @@ class BodyTooLarge(RequestError):
     """A body of more bytes than the limit."""
 
 
+class ClientGone(RequestError):
+    """The caller hung up before the answer; it is counted, but nobody reads it."""
+
+
 class Answer(NamedTuple):
     """How an error class is answered: status, OpenAI's error type and code, and further headers."""
 
@@ -87,6 +92,7 @@ ANSWERS: dict[type[BaseException], Answer] = {
     UnknownRoute: Answer(404, _INVALID, "unknown_url"),
     MethodNotAllowed: Answer(405, _INVALID, "method_not_allowed"),
     BodyTooLarge: Answer(413, _INVALID, "request_too_large"),
+    ClientGone: Answer(499, _INVALID, "client_closed_request"),
     library.InputError: Answer(400, _INVALID, "invalid_input"),
     library.InvalidInput: Answer(400, _INVALID, "invalid_input"),
     library.InvalidMedia: Answer(400, _INVALID, "invalid_image"),

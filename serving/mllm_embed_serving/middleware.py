@@ -16,6 +16,8 @@ from mllm_embed_serving.metrics import Metrics
 from mllm_embed_serving.responses import error_response
 
 _LOG = logging.getLogger(__name__)
+PROBED = frozenset({"/health", "/metrics"})
+"""Paths that machines ask for every few seconds: their successes are logged at level debug only."""
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -64,7 +66,12 @@ class RequestMiddleware:
                 name_item = scope.get("state", {}).get("name_item")
                 await error_response(error, request_id, name_item)(scope, receive, send_with_id)
             finally:
-                self._metrics.record_request(_route(scope), status, time.perf_counter() - started)
+                seconds = time.perf_counter() - started
+                self._metrics.record_request(_route(scope), status, seconds)
+                level = logging.DEBUG if scope["path"] in PROBED else logging.INFO
+                _LOG.log(
+                    level, "%s %d %s %r %.0f ms", request_id, status, scope["method"], scope["path"], seconds * 1000
+                )
 
 
 class BodyLimitMiddleware:
@@ -114,10 +121,8 @@ def _route(scope: Scope) -> str:
 
 
 def _log(error: Exception, request_id: str, scope: Scope) -> None:
-    """Log a refusal in one line, and what is our own fault with its traceback."""
-    status = find_answer(error).status
-    where = (request_id, status, scope["method"], scope["path"])
-    if status >= 500:
-        _LOG.error("%s: %d for %s %r", *where, exc_info=error)
+    """Log why a request is refused, and what is our own fault with its traceback."""
+    if find_answer(error).status >= 500:
+        _LOG.error("%s failed at %s %r", request_id, scope["method"], scope["path"], exc_info=error)
     else:
-        _LOG.info("%s: %d for %s %r: %s", *where, error)
+        _LOG.info("%s refused: %s", request_id, error)

@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from mllm_embed_serving import fields, schemas
+from mllm_embed_serving.disconnects import unless_disconnected
 from mllm_embed_serving.openapi import EMBEDDINGS
 from mllm_embed_serving.responses import AsciiJSONResponse
 from mllm_embed_serving.service import Service
@@ -25,13 +26,14 @@ def build(service: Service) -> APIRouter:
         items = schemas.select_items(body, service.settings.max_items)
         request.state.name_item = items.paths.__getitem__  # so that an error can name the item as the caller wrote it
         wanted = schemas.parse_request(body, items, service.reader, service.settings)
-        embeddings = await service.embedder.aembed(
+        work = service.embedder.aembed(
             wanted.inputs,
             task=wanted.task,
             role=wanted.role,
             instruction=wanted.instruction,
             dimensions=wanted.dimensions,
         )
+        embeddings = await unless_disconnected(request, work)
         answer = schemas.response_body(embeddings, model, wanted.encoding_format)
         service.metrics.record_embeddings(
             items=len(embeddings), tokens=answer["usage"]["total_tokens"], images=wanted.images
