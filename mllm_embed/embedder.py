@@ -17,7 +17,7 @@ from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.preparation import Preparer
 from mllm_embed.tasks import DEFAULT, Role, get_task
-from mllm_embed.types import EmbedInput, Embedding, as_inputs
+from mllm_embed.types import Embedding, EmbedInput, as_inputs
 from mllm_embed.vectors import check_dimensions, finish
 
 

@@ -1,4 +1,4 @@
-"""EmbedInput -> RenderedPrompt: loads the pictures, renders, and refuses what the model cannot take, before any engine."""
+"""EmbedInput -> RenderedPrompt: loads the pictures, renders, refuses what the model cannot take, before any engine."""
 
 from __future__ import annotations
 

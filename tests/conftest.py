@@ -1,8 +1,10 @@
-"""Fixtures that all tests share: tiny models with random weights, pictures drawn by code, an embedder without a model."""
+"""Fixtures that all tests share: tiny random models, pictures drawn by code, an embedder without a model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,9 @@ import pytest
 from mllm_embed.backends.fake import fake_embedder
 from mllm_embed.embedder import Embedder
 from mllm_embed.families import get_family
+
+# Tiny products are fastest on one thread, many times so where other processes want the cores. Read when torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 CORPUS = (
     "red blue green circle square triangle cat dog picture of the same thing with a change applied",
@@ -26,6 +31,18 @@ def pytest_configure(config: pytest.Config) -> None:
     for module in ("torch", "transformers", "peft", "vllm"):
         for category in ("DeprecationWarning", "FutureWarning"):
             config.addinivalue_line("filterwarnings", f"ignore::{category}:{module}[.]")
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], object]], Awaitable[None]]:
+    """Wait, on the event loop, until something that another thread does has happened."""
+
+    async def wait(happened: Callable[[], object]) -> None:
+        async with asyncio.timeout(60):
+            while not happened():  # noqa: ASYNC110  # what other threads do sets no event of ours
+                await asyncio.sleep(0.001)
+
+    return wait
 
 
 @pytest.fixture(scope="session")
@@ -77,9 +94,7 @@ def _make_model(family: str, path: Path) -> Path:
 
     from mllm_embed_training.scratch import ScratchModel, TextShape, VisionShape, create
 
-    text = TextShape(
-        hidden_size=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate_size=128, max_tokens=512
-    )
+    text = TextShape(hidden_size=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate_size=128, max_tokens=512)
     vision = VisionShape(
         hidden_size=64,
         layers=2,
@@ -109,7 +124,7 @@ def _make_adapter(base: Path, family: str, path: Path) -> Path:
 
     torch.manual_seed(1)
     config = LoraConfig(r=4, lora_alpha=8, target_modules=list(get_family(family).lora_targets))
-    model = get_peft_model(load_base(base), config)  # type: ignore[arg-type]  # any module will do
+    model = get_peft_model(load_base(base), config)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)

@@ -112,7 +112,7 @@ class TransformersBackend:
         while batch := self._next_batch():
             try:
                 embeddings = self._run(batch)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, its callers must hear of it
                 _LOG.exception("a batch of %d prompts failed", len(batch))
                 failure = BackendError(f"the model failed on a batch of {len(batch)} prompts: {error}")
                 failure.__cause__ = error
@@ -128,12 +128,12 @@ class TransformersBackend:
     def _next_batch(self) -> list[_Job]:
         """Wait for work and claim one batch; an empty one means that the backend was closed."""
         with self._changed:
-            while not self._closed:
+            while True:
                 self._changed.wait_for(lambda: self._closed or bool(self._waiting))
-                batch = self._claim() if not self._closed else []
-                if batch:
+                if self._closed:
+                    return []
+                if batch := self._claim():
                     return batch
-        return []
 
     def _claim(self) -> list[_Job]:
         """Take the oldest prompt and those nearest to it in length, as many as the token budget allows."""

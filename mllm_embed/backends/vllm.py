@@ -26,7 +26,7 @@ from mllm_embed.backends.loop_thread import LoopThread
 from mllm_embed.errors import BackendError, BackendUnavailable, IncompatibleCheckpoint, InvalidInput, Overloaded
 from mllm_embed.modeling import torch_compat
 from mllm_embed.prompts import PromptRenderer
-from mllm_embed.types import EmbedInput, Embedding, RenderedPrompt
+from mllm_embed.types import Embedding, EmbedInput, RenderedPrompt
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
@@ -114,8 +114,8 @@ class VllmBackend:
 
     async def _one(self, prompt: RenderedPrompt, adapter: LoRARequest | None, index: int) -> Embedding:
         from vllm import PoolingParams
-        from vllm.inputs import TokensPrompt
         from vllm.exceptions import VLLMClientError
+        from vllm.inputs import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError
 
         request = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
@@ -126,8 +126,8 @@ class VllmBackend:
         try:
             (rendered,) = await self._engine.renderer.render_cmpl_async([request])
             number = f"mllm-embed-{next(self._numbers)}"
-            async for output in self._engine.encode(rendered, params, number, lora_request=adapter):
-                pass
+            async for result in self._engine.encode(rendered, params, number, lora_request=adapter):
+                output = result
         except EngineDeadError as error:
             raise BackendUnavailable("the vLLM engine died while it worked; its log says why") from error
         except (VLLMClientError, ValueError) as error:
@@ -247,7 +247,9 @@ def _adapter_options(adapter: Path) -> dict[str, Any]:
     """The settings that a LoRA adapter needs; refuses what vLLM's loader would drop without a word."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     if config.get("use_dora"):
-        raise IncompatibleCheckpoint(f"{adapter} is a DoRA adapter, which vLLM cannot run: merge it (mllm-embed export)")
+        raise IncompatibleCheckpoint(
+            f"{adapter} is a DoRA adapter, which vLLM cannot run: merge it (mllm-embed export)"
+        )
     ranks = [int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())]
     if max(ranks) > _LORA_RANKS[-1]:
         raise IncompatibleCheckpoint(
@@ -264,7 +266,9 @@ def _kv_bytes(model_dir: ModelDir, precision: str) -> int:
     config = json.loads((model_dir.weights / "config.json").read_text(encoding="utf-8"))
     text = config.get("text_config", config)
     head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
-    per_token = 2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head_dim * (4 if precision == "float32" else 2)
+    per_token = (
+        2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head_dim * (4 if precision == "float32" else 2)
+    )
     return int(max(2**29, 1.25 * per_token * (model_dir.recipe.max_tokens + _CPU_BLOCK)))
 
 
@@ -273,8 +277,13 @@ def _engine_environment() -> Iterator[None]:
     """Set the environment that vLLM reads at import and that its processes inherit, and restore it afterwards."""
     path = os.pathsep.join(filter(None, (str(_ENGINE_SITE), os.environ.get("PYTHONPATH"))))
     wanted = {"PYTHONPATH": path, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-    for name in ("VLLM_LOGGING_LEVEL", "TORCH_CPP_LOG_LEVEL"):
-        wanted[name] = os.environ.get(name, "ERROR")
+    # OpenMP threads that spin while they wait make the engine many times slower wherever others want the cores.
+    for name, default in (
+        ("VLLM_LOGGING_LEVEL", "ERROR"),
+        ("TORCH_CPP_LOG_LEVEL", "ERROR"),
+        ("OMP_WAIT_POLICY", "PASSIVE"),
+    ):
+        wanted[name] = os.environ.get(name, default)
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

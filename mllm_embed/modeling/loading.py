@@ -48,6 +48,7 @@ def load_base(
 ) -> nn.Module:
     """Load the base model alone; see `load_model`."""
     torch_compat.apply()
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText
     from transformers.utils import logging as transformers_logging
 
@@ -59,13 +60,14 @@ def load_base(
     else:
         options["dtype"] = getattr(torch, precision)
     try:
-        model, info = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForImageTextToText.from_pretrained(
             str(weights), output_loading_info=True, local_files_only=True, **options
         )
     except ImportError as error:
         raise BackendUnavailable(f"{attention} attention or {precision} weights need a package: {error}") from error
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise IncompatibleCheckpoint(f"{weights} could not be loaded: {str(error).splitlines()[0]}") from error
+    model, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         raise IncompatibleCheckpoint(f"{weights} lacks {len(missing)} weights, the first is {missing[0]}")
@@ -83,7 +85,7 @@ def attach_adapter(model: nn.Module, adapter: Path, *, trainable: bool = False) 
     from safetensors import safe_open
 
     tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stored:  # type: ignore[no-untyped-call]
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stored:
         names = {name.replace(".weight", "") for name in stored.keys()}  # noqa: SIM118  # not a mapping
     loaded = {name.replace(".default", "").replace(".weight", ""): p for name, p in tuned.named_parameters()}
     if absent := sorted(names - set(loaded)):
@@ -109,6 +111,6 @@ def nf4_config() -> Any:
 
 def inner_model(model: nn.Module) -> nn.Module:
     """Return the part below the language-model head, through a PEFT wrapper: it gives the token states."""
-    unwrapped: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    inner: nn.Module = unwrapped.model
+    outer: Any = model
+    inner: nn.Module = (outer.get_base_model() if hasattr(outer, "get_base_model") else outer).model
     return inner

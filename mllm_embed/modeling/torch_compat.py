@@ -22,7 +22,7 @@ _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
-_library: torch.library.Library | None = None  # the definitions live as long as this object
+_libraries: list[torch.library.Library] = []  # definitions live as long as these objects
 
 
 @cache
@@ -30,11 +30,11 @@ def apply() -> None:
     """Apply both workarounds once, where this machine needs them."""
     if torch.version.cuda is not None or "torchvision" in sys.modules:
         return
-    global _library
     if _extension_is_broken("torchvision", "_C.so"):
-        _library = torch.library.Library("torchvision", "DEF")
+        library = torch.library.Library("torchvision", "DEF")
         for schema in _SCHEMAS:
-            _library.define(schema)
+            library.define(schema)
+        _libraries.append(library)
     for name in ("torchaudio", "torchcodec"):
         if name not in sys.modules and _is_cuda_build(name):
             sys.modules[name] = None  # type: ignore[assignment]  # the documented way to make an import fail cleanly

@@ -24,7 +24,7 @@ from mllm_embed.errors import (
 )
 from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir, Recipe
-from mllm_embed.types import EmbedInput, Embedding, Image, RenderedPrompt
+from mllm_embed.types import Embedding, EmbedInput, Image, RenderedPrompt
 
 pytestmark = pytest.mark.fast
 
@@ -241,7 +241,7 @@ def test_auto_takes_vllm_where_it_is_installed_and_says_so(
     fake: Embedder,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    installed: bool,  # noqa: FBT001  # a parametrised value
+    installed: bool,  # a parametrised value
     expected: str,
 ) -> None:
     import types

@@ -29,7 +29,7 @@ def test_typed_control_tokens_are_plain_text_to_both_engines(engines: Engines, a
 
 @pytest.mark.parametrize("kind", ["transformers", "vllm"])
 def test_a_typed_slot_does_not_attract_the_picture(engines: Engines, kind: str, draw: Draw) -> None:
-    """If the typed slot were one, both orders would render to the same two slots, or the engine would miss a picture."""
+    """If the typed slot were one, both orders would be the same two slots, or the engine would miss a picture."""
     embedder = getattr(engines.base, kind)
     image = draw(1)
     before, after, alone = embedder.embed([(ATTACK, image), (image, ATTACK), image])

@@ -25,9 +25,7 @@ class _BeforeVision:
 
     NAMES = frozenset({"vllm", "transformers", "torchvision"})
 
-    def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(self, name: str, *_: Sequence[str] | ModuleType | None) -> ModuleSpec | None:
         if name in self.NAMES:
             sys.meta_path.remove(self)
             from mllm_embed.modeling import torch_compat

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,10 @@ from mllm_embed.backends.transformers import TransformersBackend, start
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import BackendError, BackendUnavailable, Overloaded
 from mllm_embed.model_dir import ModelDir, open_model_dir
-from mllm_embed.types import EmbedInput, Embedding, RenderedPrompt
+from mllm_embed.types import Embedding, EmbedInput, RenderedPrompt
 
 Draw = Callable[..., PIL.Image.Image]
+Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 class Gate:
@@ -25,7 +26,7 @@ class Gate:
         self.entered, self.open = threading.Event(), threading.Event()
         self.batches: list[list[RenderedPrompt]] = []
         self._run = backend._run
-        backend._run = self  # type: ignore[method-assign, assignment]
+        backend._run = self  # type: ignore[method-assign]
 
     def __call__(self, batch: Sequence[object]) -> list[Embedding]:
         self.entered.set()
@@ -58,11 +59,10 @@ async def occupied(backend: TransformersBackend) -> tuple[Gate, asyncio.Task[lis
     return gate, first
 
 
-async def test_waiting_prompts_share_a_batch_of_similar_lengths(backend: TransformersBackend) -> None:
+async def test_waiting_prompts_share_a_batch_of_similar_lengths(backend: TransformersBackend, until: Until) -> None:
     gate, first = await occupied(backend)
     calls = [asyncio.create_task(backend.embed([text(length)])) for length in (4, 30, 5, 31, 6)]
-    while len(backend._waiting) < 5:
-        await asyncio.sleep(0)
+    await until(lambda: len(backend._waiting) == 5)
     gate.open.set()
     await asyncio.gather(first, *calls)
     lengths = [sorted(len(prompt.token_ids) for prompt in batch) for batch in gate.batches]
@@ -89,11 +89,10 @@ async def test_an_error_reaches_its_callers_and_the_worker_lives_on(backend: Tra
     assert len(await backend.embed([text(3)])) == 1
 
 
-async def test_a_cancelled_callers_prompts_are_never_run(backend: TransformersBackend) -> None:
+async def test_a_cancelled_callers_prompts_are_never_run(backend: TransformersBackend, until: Until) -> None:
     gate, first = await occupied(backend)
     doomed = asyncio.create_task(backend.embed([text(20)]))
-    while not backend._waiting:
-        await asyncio.sleep(0)
+    await until(lambda: backend._waiting)
     doomed.cancel()
     with pytest.raises(asyncio.CancelledError):
         await doomed
@@ -111,11 +110,10 @@ async def test_cancelling_during_the_forward_pass_harms_nobody(backend: Transfor
     assert len(await backend.embed([text(4)])) == 1
 
 
-async def test_a_full_queue_refuses(backend: TransformersBackend) -> None:
+async def test_a_full_queue_refuses(backend: TransformersBackend, until: Until) -> None:
     gate, first = await occupied(backend)
     waiting = asyncio.create_task(backend.embed([text(4)] * 8))
-    while not backend._waiting:
-        await asyncio.sleep(0)
+    await until(lambda: backend._waiting)
     with pytest.raises(Overloaded, match="8 prompts are waiting, and at most 8 may"):
         await backend.embed([text(5)])
     gate.open.set()
@@ -126,11 +124,10 @@ async def test_one_large_call_into_an_empty_queue_is_taken(backend: Transformers
     assert len(await backend.embed([text(3)] * 20)) == 20
 
 
-async def test_closing_fails_what_waits_and_ends_the_thread(backend: TransformersBackend) -> None:
+async def test_closing_fails_what_waits_and_ends_the_thread(backend: TransformersBackend, until: Until) -> None:
     gate, first = await occupied(backend)
     waiting = asyncio.create_task(backend.embed([text(4)]))
-    while not backend._waiting:
-        await asyncio.sleep(0)
+    await until(lambda: backend._waiting)
     closing = asyncio.create_task(backend.aclose())
     await asyncio.sleep(0)
     gate.open.set()

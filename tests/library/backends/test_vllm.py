@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from mllm_embed.model_dir import open_model_dir
 from mllm_embed.types import EmbedInput, RenderedPrompt
 
 Draw = Callable[..., PIL.Image.Image]
+Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +70,13 @@ async def test_the_longest_prompt_is_taken_and_a_longer_one_refused(backend: Vll
 
 
 @pytest.mark.engine
-async def test_a_cancelled_callers_prompts_are_aborted(backend: VllmBackend) -> None:
+async def test_a_cancelled_callers_prompts_are_aborted(backend: VllmBackend, until: Until) -> None:
     task = asyncio.create_task(backend.embed([RenderedPrompt((20,) * 500 + (i,)) for i in range(30, 60)]))
-    while not backend._engine.get_num_unfinished_requests():
-        await asyncio.sleep(0.001)
+    await until(backend._engine.get_num_unfinished_requests)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    while backend._engine.get_num_unfinished_requests():
-        await asyncio.sleep(0.01)
+    await until(lambda: not backend._engine.get_num_unfinished_requests())
     assert backend._under_way == 0
 
 
@@ -91,13 +90,12 @@ async def test_a_full_engine_refuses(backend: VllmBackend) -> None:
 
 
 @pytest.mark.engine
-async def test_a_dead_engine_is_noticed(backend: VllmBackend) -> None:
+async def test_a_dead_engine_is_noticed(backend: VllmBackend, until: Until) -> None:
     """The last test on this engine: it kills it while it works."""
     backend.check_health()
     (process,) = [child for child in multiprocessing.active_children() if "EngineCore" in child.name]
     task = asyncio.create_task(backend.embed([RenderedPrompt((20,) * 500 + (i,)) for i in range(30, 90)]))
-    while not backend._engine.get_num_unfinished_requests():
-        await asyncio.sleep(0.001)
+    await until(backend._engine.get_num_unfinished_requests)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
     with pytest.raises(BackendUnavailable, match="died"):
@@ -145,7 +143,7 @@ def test_four_bits_on_a_cpu_are_refused_before_anything_starts(tiny_model: Calla
 def test_a_model_that_vllm_cannot_run_is_refused(tiny_model: Callable[[str], Path]) -> None:
     model_dir = open_model_dir(tiny_model("qwen3_vl"))
     longer = replace(model_dir, recipe=replace(model_dir.recipe, max_tokens=10**6))
-    with pytest.raises(BackendUnavailable, match="vLLM does not start: .*max"):
+    with pytest.raises(BackendUnavailable, match=r"vLLM does not start: .*max"):
         start(longer)
 
 
