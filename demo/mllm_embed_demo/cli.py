@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Annotated
@@ -86,7 +87,8 @@ def _run(playground: Playground, host: str, port: int, console: Console) -> None
         server = uvicorn.Server(uvicorn.Config(create_web_app(playground), log_level="warning"))
         Thread(target=_embed_gallery, args=(playground, console), daemon=True).start()
         console.print(f"Playground: http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}")  # noqa: S104
-        server.run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # uvicorn has stopped in order by then
+            server.run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

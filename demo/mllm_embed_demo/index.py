@@ -74,7 +74,7 @@ class VectorCache:
         if self.file is None or not self.file.exists():
             return {}
         try:
-            with np.load(self.file, allow_pickle=False) as stored:
+            with self.file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
                 return dict(zip(stored["digests"].tolist(), stored["vectors"], strict=True))
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):
             log.warning("the vector cache %s is damaged and will be made anew", self.file)

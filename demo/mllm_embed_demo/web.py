@@ -22,7 +22,7 @@ MAX_UPLOAD = "50mb"
 
 def create_web_app(playground: Playground) -> FastAPI:
     """Return the application; nothing in its page comes from another host."""
-    app = FastAPI(title="mllm-embed playground", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="mllm-embed playground", openapi_url=None)
 
     @app.get("/pictures/{key}")
     def picture(key: str) -> Response:
@@ -48,6 +48,7 @@ def create_web_app(playground: Playground) -> FastAPI:
         app,
         build_demo(playground),
         path="/",
+        app_kwargs={"openapi_url": None},
         theme=_theme(),
         css_paths=[Path(__file__).parent / "style.css"],
         footer_links=[],
