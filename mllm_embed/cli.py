@@ -64,15 +64,16 @@ class LazyCommand(TyperCommand):
         """
         module, _, attribute = self.target.partition(":")
         found = _import_command(str(self.name), module, attribute)
-        if not isinstance(found, typer.Typer):
+        if isinstance(found, typer.Typer):
+            command: TyperCommand | TyperGroup = typer.main.get_group(found)
+        else:
             single = typer.Typer(
                 add_completion=False, rich_markup_mode="markdown", context_settings=app.info.context_settings
             )
             single.command(self.name, help=_help(found))(found)
-            found = single
-        command = typer.main.get_command(found)
+            command = typer.main.get_command(single)  # type: ignore[assignment]  # declared as their common base
         command.name = self.name
-        return command  # type: ignore[return-value]  # typer declares the common base of its two kinds
+        return command
 
 
 def command_targets() -> dict[str, str]:
