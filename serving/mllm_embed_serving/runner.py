@@ -88,6 +88,8 @@ async def _load(options: RunOptions, stop: asyncio.Event, console: Console) -> E
     loaded: asyncio.Future[Embedder] = loop.create_future()
 
     def work() -> None:
+        # Inherited by the engine's processes: Ctrl-C in a terminal reaches all, but it is for us to stop them in order.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             embedder = options.load()
         except BaseException as error:  # noqa: BLE001 - carried over to the waiting thread
