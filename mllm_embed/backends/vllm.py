@@ -62,7 +62,7 @@ class VllmBackend:
         self._under_way = 0
         self._numbers = itertools.count()
         self._closed = False
-        atexit.register(self._stop)  # before multiprocessing's own exit handler, which ends processes noisily
+        atexit.register(self.stop)  # before multiprocessing's own exit handler, which ends processes noisily
 
     async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
         """Return one full-width unit vector per prompt; see `Backend.embed`."""
@@ -81,13 +81,14 @@ class VllmBackend:
 
     async def aclose(self) -> None:
         """Stop the engine's processes and its loop; calling it twice is harmless."""
-        await asyncio.to_thread(self._stop)
+        await asyncio.to_thread(self.stop)
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Like `aclose`, from a thread without an event loop."""
         if self._closed:
             return
         self._closed = True
-        atexit.unregister(self._stop)
+        atexit.unregister(self.stop)
         self._loop.run(_shut_down(self._engine))
         self._loop.stop()
         del self._engine
@@ -167,20 +168,23 @@ def start(
             torch_compat.apply()
             logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # it warns before logging is set up
             options = _options(model_dir, precision, kv_cache_gib, gpu_memory_utilization)
-            engine = loop.run(_construct(options))
-        from vllm.lora.request import LoRARequest
-
-        adapter = None if model_dir.adapter is None else LoRARequest("adapter", 1, str(model_dir.adapter))
-        backend = VllmBackend(engine, loop, adapter, max_waiting)
-        try:
-            loop.run(_prove(backend, model_dir))
-        except BaseException:
-            loop.run(backend.aclose())
-            raise
+            # No name here for the engine: vLLM keeps this frame, and the backend must be the engine's only owner.
+            backend = VllmBackend(loop.run(_construct(options)), loop, _lora_request(model_dir.adapter), max_waiting)
     except BaseException:
         loop.stop()
         raise
+    try:
+        loop.run(_prove(backend, model_dir))
+    except BaseException:
+        backend.stop()
+        raise
     return backend
+
+
+def _lora_request(adapter: Path | None) -> LoRARequest | None:
+    from vllm.lora.request import LoRARequest
+
+    return None if adapter is None else LoRARequest("adapter", 1, str(adapter))
 
 
 async def _construct(options: dict[str, Any]) -> AsyncLLM:
@@ -191,8 +195,8 @@ async def _construct(options: dict[str, Any]) -> AsyncLLM:
     try:
         return AsyncLLM.from_engine_args(AsyncEngineArgs(**options))
     except Exception as error:  # vLLM raises many kinds; all mean that there is no engine
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise BackendUnavailable(f"vLLM does not start: {reason[0]}") from error
+        reason = " ".join(str(error).split())[:400] or type(error).__name__
+        raise BackendUnavailable(f"vLLM does not start: {reason}") from error
 
 
 async def _shut_down(engine: AsyncLLM) -> None:
