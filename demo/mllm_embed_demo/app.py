@@ -169,9 +169,21 @@ class _Page:
         key = event._data.get("key") if isinstance(event._data, dict) else None  # noqa: SLF001 - Gradio's only way
         return "", self._path_of(self.playground.picture(str(key)))
 
-    def on_option(self, text: str, image: str | None, *rest: Any) -> Update:
+    def on_option(  # noqa: PLR0917 - Gradio passes the inputs in order, and the request by its annotation
+        self,
+        text: str,
+        image: str | None,
+        task: str,
+        instruction: str,
+        dimensions: int,
+        count: int,
+        asked: Asked,
+        request: gr.Request,
+    ) -> Update:
         """Search again with another option, if there is something to search for."""
-        return self.on_search(text, image, *rest) if text.strip() or image else {self.message: ""}
+        if text.strip() or image:
+            return self.on_search(text, image, task, instruction, dimensions, count, asked, request)
+        return {self.message: ""}
 
     def on_search(  # noqa: PLR0917 - Gradio passes the inputs in order
         self,
