@@ -111,7 +111,7 @@ def run(steps: Sequence[Step], environment: Path) -> None:
     python = environment / "bin" / "python"
     stamp = environment / ".mllm-embed.json"
     if not python.exists():
-        print(f"making {environment}", flush=True)
+        print(f"making {environment.name}", flush=True)
         venv.create(environment, with_pip=True, clear=True, symlinks=True)
     done: dict[str, str] = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else {}
     for number, step in enumerate(steps, 1):

@@ -10,6 +10,8 @@ import pytest
 
 from mllm_embed.backends import fake
 from mllm_embed.commands import probes
+from mllm_embed.model_dir import open_model_dir
+from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import Embedding, RenderedPrompt
 
 pytestmark = pytest.mark.fast
@@ -55,3 +57,15 @@ def test_a_foreign_directory_is_one_sentence(
 ) -> None:
     assert command("check", tmp_path) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_control_tokens_that_text_can_make_fail(fake_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = open_model_dir(fake_dir)
+    assert probes.special_tokens(opened).passed is True
+    genuine = PromptRenderer.tokenize
+
+    def tokenize(self: PromptRenderer, text: str) -> list[int]:
+        return [*genuine(self, text), *([self.image_token_id] if opened.family.image_token in text else [])]
+
+    monkeypatch.setattr(PromptRenderer, "tokenize", tokenize)
+    assert probes.special_tokens(opened).passed is False
