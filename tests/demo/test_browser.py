@@ -75,7 +75,7 @@ def test_a_visitor_searches_changes_the_instruction_and_copies_the_code(page: Pa
     assert sorted(first) == [f"Picture {number}" for number in range(5)]
     scores = [float(text) for text in page.locator(".me-number").all_inner_texts()]
     assert scores == sorted(scores, reverse=True)
-    sync_api.expect(page.get_by_role("status")).to_contain_text("query embedded in")
+    sync_api.expect(page.locator(".me-status")).to_contain_text("query embedded in")
 
     page.locator("#instruction textarea").fill("Sort by colour, please.")
     page.keyboard.press("Enter")
