@@ -125,9 +125,8 @@ class _Page:
             "trigger_mode": "always_last",
         }
         blocks.load(self.on_load, None, outputs)
-        gr.on(
-            [self.search.click, self.text.submit, self.image.upload, self.instruction.submit], self.on_search, **shared
-        )
+        gr.on([self.search.click, self.text.submit, self.image.upload], self.on_search, **shared)
+        self.instruction.submit(self.on_instruction, **shared)
         gr.on([self.dimensions.input, self.count.input], self.on_option, **shared)
         chosen = self.task.input(self.on_task, [self.task, self.instruction], self.instruction, show_progress="hidden")
         chosen.then(self.on_option, **shared)
@@ -184,6 +183,20 @@ class _Page:
         if text.strip() or image:
             return self.on_search(text, image, task, instruction, dimensions, count, asked, request)
         return {self.message: ""}
+
+    def on_instruction(  # noqa: PLR0917 - Gradio passes the inputs in order
+        self,
+        text: str,
+        image: str | None,
+        _task: str,
+        instruction: str,
+        dimensions: int,
+        count: int,
+        asked: Asked,
+        request: gr.Request,
+    ) -> Update:
+        """Search with the instruction as it stands; the task may not have turned to the visitor's own yet."""
+        return self.on_search(text, image, OWN, instruction, dimensions, count, asked, request)
 
     def on_search(  # noqa: PLR0917 - Gradio passes the inputs in order
         self,
