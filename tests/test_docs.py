@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
-    *sorted((ROOT / "training").glob("*.md")),
+    *sorted(page for folder in ("training", "serving", "demo", "benchmarks") for page in (ROOT / folder).glob("*.md")),
     *sorted((ROOT / "mllm_embed" / "models").rglob("*.md")),
 ]
 FOLDERS = "mllm_embed|training|serving|demo|install|tests|docs|benchmarks|\\.ci"
