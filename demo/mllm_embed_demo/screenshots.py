@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from playwright.sync_api import sync_playwright
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, ViewportSize
 
 FLAGS = (
     "--no-sandbox",
@@ -24,8 +24,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-WIDE = {"width": 1280, "height": 900}
-NARROW = {"width": 420, "height": 900}
+WIDE: ViewportSize = {"width": 1280, "height": 900}
+NARROW: ViewportSize = {"width": 420, "height": 900}
 LOADED = "() => [...document.images].every((image) => image.loading === 'lazy' || image.complete)"
 SECONDS = 1000
 PATIENCE_MS = 60 * SECONDS

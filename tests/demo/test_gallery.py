@@ -7,10 +7,11 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from mllm_embed_demo import drawn, gallery
+from mllm_embed_demo import drawn
 from mllm_embed_demo.examples import EXAMPLES
 from mllm_embed_demo.gallery import GalleryError, cache_dir, example_gallery, folder_gallery
 from mllm_embed_demo.installed import SHIPPED, Shipped, locate
+from mllm_embed_demo.pictures import Picture
 
 pytestmark = pytest.mark.fast
 
@@ -85,14 +86,14 @@ def test_an_unreadable_file_is_named(
 ) -> None:
     draw(1).save(tmp_path / "a.png")
     draw(2).save(tmp_path / "b.png")
-    real = gallery.Picture.of
+    real = Picture.of
 
-    def refuse_a(path: Path, **about: str) -> gallery.Picture:
+    def refuse_a(path: Path, **about: str) -> Picture:
         if path.name == "a.png":
             raise PermissionError(13, "Permission denied")
         return real(path, **about)
 
-    monkeypatch.setattr(gallery.Picture, "of", refuse_a)
+    monkeypatch.setattr(Picture, "of", refuse_a)
     pictures, skipped = folder_gallery(tmp_path)
     assert [picture.title for picture in pictures] == ["b"]
     assert skipped == ["a.png: Permission denied"]

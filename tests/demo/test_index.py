@@ -45,7 +45,13 @@ class Recorder(EmbeddingsClient):
 def connect(api: str) -> Iterator[Connect]:
     """Make recorders that are closed in the end."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(Recorder(api, **options))
+
+        def connect(**options: Any) -> Recorder:
+            recorder = Recorder(api, **options)
+            stack.callback(recorder.close)
+            return recorder
+
+        yield connect
 
 
 def build(client: EmbeddingsClient, pictures: Sequence[Picture], folder: Path, card: ModelCard = CARD) -> Index:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from mllm_embed_demo import snippets
 from mllm_embed_demo.search import Playground, Query, Result
 
 NASTY = 'it\'s a "cat" for $HOME `id` \\ \\n\nJSON\n@IMAGE@ and ünïcode {x} \'quoted\' "image": "@IMAGE@"'
-QUERIES = {
+QUERIES: dict[str, dict[str, Any]] = {
     "text": {"text": "a cat", "instruction": "Find the picture that shows this."},
     "narrow": {"text": "a cat", "instruction": "Find it.", "dimensions": 16},
     "picture": {"instruction": "Find another."},
