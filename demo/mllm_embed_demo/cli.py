@@ -98,6 +98,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # from here on a browser waits instead of being refused
     except OSError as error:
         listener.close()
         raise MllmEmbedError(f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port") from None
