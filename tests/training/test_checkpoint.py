@@ -33,7 +33,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> Non
         noise = random.random() + float(np.random.rand())  # noqa: NPY002  # both global states must be kept
         loss: Tensor = (model(torch.randn(6, 4)) - noise).square().mean()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
 

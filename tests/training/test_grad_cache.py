@@ -77,7 +77,7 @@ def plain_step(encode_chunk: Encode, queries: list[ModelInputs], candidates: lis
     """The textbook step over the same chunks."""
     encoded = [torch.cat([encode_chunk(chunk) for chunk in side]) for side in (queries, candidates)]
     loss = loss_fn(*encoded)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return loss.detach()
 
 

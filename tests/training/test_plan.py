@@ -1,4 +1,4 @@
-"""The plan is a fixed function of its seed, goes through rows in epochs, and does not change when a run is made longer."""
+"""The plan is a fixed function of its seed, goes through rows in epochs, and keeps its beginning when made longer."""
 
 from collections import Counter
 

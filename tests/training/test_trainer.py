@@ -132,7 +132,7 @@ class Broken:
     """A stage whose third batch goes wrong in a chosen way."""
 
     def __init__(self, *, loss: float = 1.0, kill: bool = False) -> None:
-        self.model = nn.Linear(2, 1)
+        self.model: nn.Module = nn.Linear(2, 1)
         self.sizes = {"toy-caption": 4, "toy-question": 4}
         self._loss = loss
         self._kill = kill

@@ -4,13 +4,33 @@ from __future__ import annotations
 
 import io
 import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import PIL.Image
 import PIL.ImageEnhance
 import PIL.ImageFilter
 import PIL.ImageOps
 
+from mllm_embed.types import Image
+
 WHITE = (255, 255, 255)
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Decodes the pictures of training rows.
+
+    Attributes:
+        augment: share of the pictures that are augmented; the rest is seen as it will be served.
+    """
+
+    augment: float
+
+    def __call__(self, row: Mapping[str, Any], rng: random.Random) -> Image:
+        """Return the picture of a row, augmented or plain."""
+        return Image(decode(row["image"], rng if rng.random() < self.augment else None))
 
 
 def decode(data: bytes, rng: random.Random | None = None) -> PIL.Image.Image:
@@ -23,7 +43,7 @@ def decode(data: bytes, rng: random.Random | None = None) -> PIL.Image.Image:
     image: PIL.Image.Image = PIL.Image.open(io.BytesIO(data))
     is_sprite = image.mode in ("RGBA", "LA", "PA", "P")
     image = image.convert("RGBA")
-    if rng is None or rng.random() < 0.25:  # a quarter is seen as it will be served
+    if rng is None:
         return _on_background(image, WHITE)
     image = _zoom(image, rng)
     background = WHITE if not is_sprite or rng.random() < 0.6 else tuple(rng.randrange(120, 256) for _ in range(3))

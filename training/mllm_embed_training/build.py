@@ -15,9 +15,9 @@ from torch import nn
 from mllm_embed.model_dir import ModelDir, file_sha256, open_model_dir, write_recipe
 from mllm_embed.modeling.loading import load_base
 from mllm_embed.tasks import TASKS
-from mllm_embed.types import Text
 from mllm_embed_training import scratch, toy_tasks
 from mllm_embed_training.answer_tasks import answer_tasks
+from mllm_embed_training.augment import Pictures
 from mllm_embed_training.config import ConfigError, LoraSection, TrainConfig
 from mllm_embed_training.contrastive import ContrastiveStage
 from mllm_embed_training.examples import ExampleTask
@@ -41,7 +41,7 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     start = start_directory(config, run_dir, tasks)
     device = pick_device(config.device)
     seed_everything(config.seed)  # the adapter's first weights are random
-    model = load_base(start.weights).to(device)
+    model: Any = load_base(start.weights, attention=config.model.attention).to(device)
     if config.lora is not None:
         model = add_lora(model, start, config.lora)
     shared: dict[str, Any] = {"chunk_size": config.data.chunk_size, "device": device, "bf16": config.bf16}
@@ -58,7 +58,8 @@ def choose_tasks(config: TrainConfig) -> dict[str, ExampleTask[Any]]:
     )
     if not set(config.data.tasks) <= set(table):
         package = Package(data_folder(config.data.folder))
-        table |= answer_tasks(package) if generative else pair_tasks(package)
+        pictures = Pictures(config.data.augment)
+        table |= answer_tasks(package, pictures) if generative else pair_tasks(package, pictures)
     if unknown := sorted(set(config.data.tasks) - set(table)):
         raise ConfigError(f"data.tasks: no such task: {', '.join(unknown)}; there are {', '.join(sorted(table))}")
     return {name: table[name]() for name in config.data.tasks}
@@ -83,15 +84,13 @@ def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, Exam
 
 
 def corpus(tasks: Mapping[str, ExampleTask[Any]]) -> Iterable[str]:
-    """Yield every text that a generative mixture asks or answers, to train the tokenizer on."""
-    for task in TASKS.values():
-        yield from [f"{task.query}\n{task.target}\n"] * 200
+    """Yield the texts of every third row of a mixture, and what prompts are made of: the tokenizer learns on them."""
+    for built_in in TASKS.values():
+        yield from [f"{built_in.query}\n{built_in.target}\n"] * 200
     yield from ["system\n", "user\n", "assistant\n"] * 200
     for name, task in tasks.items():
-        for index, row in enumerate(task.rows):
-            dialogue = task.draw(row, random.Random(f"{name}:{index}"))
-            yield from (content.text for content in dialogue.content if isinstance(content, Text))
-            yield dialogue.answer
+        for index, row in enumerate(task.rows[::3]):
+            yield from task.draw(row, random.Random(f"{name}:{index}")).texts()
 
 
 def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection) -> nn.Module:
@@ -109,7 +108,7 @@ def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection) -> nn.Module:
         )
     ]
     settings = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
-    tuned: nn.Module = get_peft_model(model, settings)  # type: ignore[arg-type]  # peft asks for PreTrainedModel
+    tuned: nn.Module = get_peft_model(model, settings)
     return tuned
 
 

@@ -235,7 +235,7 @@ def _rng_state() -> dict[str, Any]:
     """Collect the generators' states as plain values and tensors, which `weights_only` loading accepts."""
     numpy_state: Any = np.random.get_state()  # noqa: NPY002  # the global generator
     kind, keys, *rest = numpy_state
-    on_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    on_cuda = torch.cuda.is_initialized()
     return {
         "python": random.getstate(),
         "numpy": (kind, keys.tolist(), *rest),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -31,6 +31,7 @@ def train(
 
     config = load_config(recipe, set_)
     run_dir = Path(config.run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
     stage, start = build_stage(config, run_dir)
     (run_dir / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     if not run(config, stage, run_dir):
@@ -44,7 +45,9 @@ def export(
     model: Annotated[str, typer.Argument(help="Model directory, e.g. RUN_DIR/model of a training run, or a hub name")],
     out: Annotated[Path, typer.Argument(help="Directory to make; must not exist")],
     name: Annotated[str | None, typer.Option(help="Model name in the API; default: the name of OUT")] = None,
-    dtype: Annotated[str, typer.Option(help="Type of the written weights: bfloat16, float16 or float32")] = "bfloat16",
+    dtype: Annotated[Literal["bfloat16", "float16", "float32"], typer.Option(help="Type of the written weights")] = (
+        "bfloat16"
+    ),
     max_shard_mib: Annotated[int, typer.Option(min=1, help="Largest weight file, in MiB")] = 48,
 ) -> None:
     """Merge an adapter into its base and write one directory that serves everywhere, or refuse.
@@ -61,8 +64,6 @@ def export(
     from mllm_embed.model_dir import open_model_dir
     from mllm_embed_training.export import export as run
 
-    if dtype not in ("bfloat16", "float16", "float32"):
-        raise typer.BadParameter(f"must be bfloat16, float16 or float32, but is {dtype}", param_hint="--dtype")
     done = run(open_model_dir(model), None, out, name=name or out.name, dtype=dtype, max_shard_mib=max_shard_mib)
     effect = "no adapter" if done.proof.adapter_effect is None else f"adapter effect {done.proof.adapter_effect:.4f}"
     typer.echo(

@@ -33,6 +33,8 @@ class ModelSection(Section):
     """Start from this model directory or hub model."""
     template: str | None = None
     """Prompt format of the embedder to be; default: the family's."""
+    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    """Attention kernel while training; `eager` is quicker on a CPU for sequences of a few dozen tokens."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelSection:
@@ -67,6 +69,8 @@ class DataSection(Section):
     """Examples of one task that stand together; equal to batch_size for homogeneous batches."""
     chunk_size: Positive = 64
     """Rows per forward pass: micro-batch of the generative stage, GradCache chunk of the contrastive one."""
+    augment: float = Field(default=0.5, ge=0, le=1)
+    """Share of the pictures that are augmented."""
     workers: int = Field(default=0, ge=0)
     """Processes that prepare batches; 0 prepares in the training process."""
 

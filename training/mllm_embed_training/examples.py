@@ -11,7 +11,7 @@ import PIL.Image
 
 from mllm_embed.media import MediaPolicy, load_sync
 from mllm_embed.tasks import Task
-from mllm_embed.types import Content, EmbedInput, Image
+from mllm_embed.types import Content, EmbedInput, Image, Text
 
 T = TypeVar("T")
 
@@ -23,6 +23,10 @@ class Side:
     content: tuple[Content, ...]
     key: str
 
+    def texts(self) -> list[str]:
+        """Return the texts in it."""
+        return [content.text for content in self.content if isinstance(content, Text)]
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -33,6 +37,10 @@ class Example:
     task: Task
     negatives: tuple[Side, ...] = ()
 
+    def texts(self) -> list[str]:
+        """Return the texts of query and positive."""
+        return self.query.texts() + self.positive.texts()
+
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
@@ -40,6 +48,10 @@ class Dialogue:
 
     content: tuple[Content, ...]
     answer: str
+
+    def texts(self) -> list[str]:
+        """Return the texts of question and answer."""
+        return [*Side(self.content, "").texts(), self.answer]
 
 
 @dataclass(frozen=True)

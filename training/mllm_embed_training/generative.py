@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,9 @@ from mllm_embed.types import EmbedInput, RenderedPrompt
 from mllm_embed_training.examples import Dialogue, ExampleTask, pictures
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.stage import Metrics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 LabelledInputs = tuple[ModelInputs, Tensor]
 """Model inputs, and labels [B, S]: the ids of the answer's tokens, -100 elsewhere."""
@@ -38,16 +42,17 @@ class GenerativeStage:
     def __init__(
         self,
         model_dir: ModelDir,
-        model: nn.Module,
+        model: PreTrainedModel,
         tasks: Mapping[str, ExampleTask[Dialogue]],
         *,
         chunk_size: int,
         device: torch.device,
         bf16: bool,
     ) -> None:
-        self.model = model
+        self.model: nn.Module = model
         self.sizes = {name: len(task.rows) for name, task in tasks.items()}
         self._tasks = tasks
+        self._vocabulary = model.get_output_embeddings()
         self._chunk_size = chunk_size
         self._device = device
         self._bf16 = bf16
@@ -93,7 +98,7 @@ class GenerativeStage:
             hidden = inner_model(self.model)(**inputs, use_cache=False).last_hidden_state[:, :-1]
             is_answer = labels != -100
             # Only answer positions go through the vocabulary matrix, which costs more than a layer.
-            logits = self.model.get_output_embeddings()(hidden[is_answer])  # [T, V]
+            logits = self._vocabulary(hidden[is_answer])  # [T, V]
         loss = F.cross_entropy(logits.float(), labels[is_answer], reduction="sum") / answers
         torch.autograd.backward(loss)
         correct = (logits.argmax(dim=-1) == labels[is_answer]).sum() / answers

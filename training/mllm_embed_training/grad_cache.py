@@ -28,7 +28,7 @@ class _RngState:
 
     @classmethod
     def now(cls) -> _RngState:
-        on_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        on_cuda = torch.cuda.is_initialized()
         return cls(torch.get_rng_state(), torch.cuda.get_rng_state_all() if on_cuda else [])
 
     @contextmanager

@@ -10,23 +10,24 @@ from functools import partial
 from mllm_embed.evaluation.mini_mmeb_rows import class_name, emoji_name, figure_text, icon_text, story_text
 from mllm_embed.tasks import get_task
 from mllm_embed.types import Image, Text
-from mllm_embed_training.augment import decode
+from mllm_embed_training.augment import Pictures, decode
 from mllm_embed_training.examples import Example, ExampleTask, Side
 from mllm_embed_training.sources import Package, Row
 
 Describe = Callable[[Row, random.Random], str]
+MakeTask = Callable[[], ExampleTask[Example]]
 
 MAX_NAME_BYTES = 36
 """Names in other scripts cost up to a token per byte of the small vocabulary; longer ones would pad whole batches."""
 
 
-def pair_tasks(package: Package) -> Mapping[str, Callable[[], ExampleTask[Example]]]:
+def pair_tasks(package: Package, pictures: Pictures) -> Mapping[str, MakeTask]:
     """Return the tasks by name; rows are read when a task is made."""
 
-    def both(rows: Callable[[], list[Row]], text: Describe, direction: str) -> Callable[[], ExampleTask[Example]]:
-        return lambda: ExampleTask(rows(), partial(_text_and_image, text=text, direction=direction))
+    def both(rows: Callable[[], list[Row]], text: Describe, direction: str) -> MakeTask:
+        return lambda: ExampleTask(rows(), partial(_text_and_image, pictures, text=text, direction=direction))
 
-    def described(name: str, rows: Callable[[], list[Row]], text: Describe) -> dict[str, Callable[[], ExampleTask[Example]]]:
+    def described(name: str, rows: Callable[[], list[Row]], text: Describe) -> dict[str, MakeTask]:
         return {
             f"{name}-t2i": both(rows, text, "text-to-image"),
             f"{name}-i2t": both(rows, text, "image-to-text"),
@@ -38,11 +39,13 @@ def pair_tasks(package: Package) -> Mapping[str, Callable[[], ExampleTask[Exampl
         **described("figure", package.figures, describe_figure),
         **described("story", package.stories, lambda row, _: story_text(row)),
         **described("chart", package.charts, lambda row, _: row["spec_description"] or row["title"]),
-        "emoji-i2i": lambda: ExampleTask(package.emoji_groups(), _same_thing),
-        "icon-i2i": lambda: ExampleTask(package.icon_groups(), _same_thing),
-        "emoji-edit": lambda: ExampleTask(package.emoji_edits(), _edit),
-        "emoji-group": lambda: ExampleTask([r for r in package.emoji() if r["concept"]["group"]], _emoji_group),
-        "photo-class": lambda: ExampleTask(package.photos(), _photo_class),
+        "emoji-i2i": lambda: ExampleTask(package.emoji_groups(), partial(_same_thing, pictures)),
+        "icon-i2i": lambda: ExampleTask(package.icon_groups(), partial(_same_thing, pictures)),
+        "emoji-edit": lambda: ExampleTask(package.emoji_edits(), partial(_edit, pictures)),
+        "emoji-group": lambda: ExampleTask(
+            [r for r in package.emoji() if r["concept"]["group"]], partial(_emoji_group, pictures)
+        ),
+        "photo-class": lambda: ExampleTask(package.photos(), partial(_photo_class, pictures)),
         "nlvr": lambda: ExampleTask(package.scenes(), _nlvr),
         "emoji-synonyms": lambda: ExampleTask([r for r in package.emoji() if r["concept"]["tags_en"]], _synonyms),
     }
@@ -73,52 +76,47 @@ def describe_figure(row: Row, rng: random.Random) -> str:
     return " ".join(figure_text(row).split()[:40])
 
 
-def picture(row: Row, rng: random.Random | None) -> Image:
-    """Decode and augment a row's picture."""
-    return Image(decode(row["image"], rng))
-
-
-def _text_and_image(row: Row, rng: random.Random, *, text: Describe, direction: str) -> Example:
+def _text_and_image(pictures: Pictures, row: Row, rng: random.Random, *, text: Describe, direction: str) -> Example:
     words = text(row, rng)
     written = Side((Text(words),), words.casefold())
     # The key of a picture is its name, so that two pictures of one name are never each other's negatives.
-    drawn = Side((picture(row, rng),), f"image:{words.casefold()}")
+    drawn = Side((pictures(row, rng),), f"image:{words.casefold()}")
     query, positive = (written, drawn) if direction == "text-to-image" else (drawn, written)
     return Example(query, positive, get_task(direction))
 
 
-def _same_thing(group: list[Row], rng: random.Random) -> Example:
+def _same_thing(pictures: Pictures, group: list[Row], rng: random.Random) -> Example:
     one, other = rng.sample(group, 2)
     key = str(one.get("concept_id") or one["name"])
-    return Example(Side((picture(one, rng),), key), Side((picture(other, rng),), key), get_task("image-to-image"))
+    return Example(Side((pictures(one, rng),), key), Side((pictures(other, rng),), key), get_task("image-to-image"))
 
 
-def _edit(row: Row, rng: random.Random) -> Example:
+def _edit(pictures: Pictures, row: Row, rng: random.Random) -> Example:
     before, after = row["before"], row["after"]
-    query = Side((picture(before, rng), Text(row["edit"])), f"{before['image_id']}|{row['edit']}")
-    unchanged = Side((picture(before, rng),), before["image_id"])
-    return Example(query, Side((picture(after, rng),), after["image_id"]), get_task("composed"), (unchanged,))
+    query = Side((pictures(before, rng), Text(row["edit"])), f"{before['image_id']}|{row['edit']}")
+    unchanged = Side((pictures(before, rng),), before["image_id"])
+    return Example(query, Side((pictures(after, rng),), after["image_id"]), get_task("composed"), (unchanged,))
 
 
-def _emoji_group(row: Row, rng: random.Random) -> Example:
+def _emoji_group(pictures: Pictures, row: Row, rng: random.Random) -> Example:
     concept = row["concept"]
     name = concept["subgroup"] if concept["subgroup"] and rng.random() < 0.5 else concept["group"]
-    return _classified(row, class_name(name), rng)
+    return _classified(pictures, row, class_name(name), rng)
 
 
-def _photo_class(row: Row, rng: random.Random) -> Example:
-    return _classified(row, class_name(row["label"]), rng)
+def _photo_class(pictures: Pictures, row: Row, rng: random.Random) -> Example:
+    return _classified(pictures, row, class_name(row["label"]), rng)
 
 
-def _classified(row: Row, label: str, rng: random.Random) -> Example:
+def _classified(pictures: Pictures, row: Row, label: str, rng: random.Random) -> Example:
     return Example(
-        Side((picture(row, rng),), row["image_id"]), Side((Text(label),), label.casefold()), get_task("classification")
+        Side((pictures(row, rng),), row["image_id"]), Side((Text(label),), label.casefold()), get_task("classification")
     )
 
 
 def _nlvr(row: Row, rng: random.Random) -> Example:
     truth, other = ("true", "false") if row["label"] else ("false", "true")
-    query = Side((picture(row, None), Text(row["sentence"])), row["image_id"])
+    query = Side((Image(decode(row["image"])), Text(row["sentence"])), row["image_id"])
     del rng  # colours and places are the question, so the scene is not augmented
     return Example(query, Side((Text(truth),), truth), get_task("question"), (Side((Text(other),), other),))
 

@@ -67,7 +67,7 @@ class MixturePlan:
 
     def draws(self, step: int) -> list[Draw]:
         """Return the examples of one step, in order."""
-        draws = []
+        draws: list[Draw] = []
         for group, start in zip(self._groups[step], self._starts[step], strict=True):
             name = self._names[group]
             for offset in range(self._group_size):

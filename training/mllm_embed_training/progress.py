@@ -79,9 +79,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
 
     rows: list[dict[str, Any]] = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
     figure = Figure(figsize=(10, 6), layout="constrained")
-    for axis, name in zip(
-        figure.subplots(2, 2).ravel(), ("loss", "accuracy", "lr", "grad_norm"), strict=True
-    ):
+    for axis, name in zip(figure.subplots(2, 2).ravel(), ("loss", "accuracy", "lr", "grad_norm"), strict=True):
         values = [row[name] for row in rows if name in row]
         axis.plot(values, linewidth=0.5, alpha=0.4)
         axis.plot(_smooth(values), linewidth=1.5)

@@ -129,7 +129,7 @@ def write_tokenizer(corpus: Iterable[str], vocab_size: int, path: Path) -> dict[
     config = json.loads(config_file.read_text())
     config["tokenizer_class"] = "Qwen2TokenizerFast"
     config_file.write_text(json.dumps(config, indent=2) + "\n")
-    return {token: int(tokenizer.token_to_id(token)) for token in SPECIAL_TOKENS}
+    return {token: tokenizer.get_vocab()[token] for token in SPECIAL_TOKENS}
 
 
 def _config(spec: ScratchModel, token_ids: dict[str, int]) -> Any:

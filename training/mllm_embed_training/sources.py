@@ -73,11 +73,8 @@ class Package:
     def emoji(self) -> list[Row]:
         """One row per emoji picture, with its concept's columns under `concept`."""
         concepts = {row["concept_id"]: row for row in self.rows("emoji_concepts.parquet")}
-        rows = []
-        for row in self.rows("emoji_images-*.parquet"):
-            if concept := concepts.get(row["concept_id"]):
-                rows.append({**row, "concept": concept})
-        return rows
+        pictures = self.rows("emoji_images-*.parquet")
+        return [{**row, "concept": concepts[row["concept_id"]]} for row in pictures if row["concept_id"] in concepts]
 
     def emoji_groups(self) -> list[list[Row]]:
         """Pictures of one concept in several styles, at least two each."""
