@@ -44,7 +44,7 @@ fix: ## repair what ruff can repair, and format
 
 docs: ## write docs/cli.md from the commands' own help
 	$(PREPARE) test
-	@$(BIN)/python -m mllm_embed.commands.reference > docs/cli.md
+	@$(BIN)/python -m mllm_embed.commands.reference > docs/.cli.md && mv docs/.cli.md docs/cli.md
 
 train-mini: ## train the built-in model from the data package: make train-mini MLLM_EMBED_DATA=/path/to/data
 	$(PREPARE) test
