@@ -49,6 +49,7 @@ docs: ## write docs/cli.md from the commands' own help
 train-mini: ## train the built-in model from the data package: make train-mini MLLM_EMBED_DATA=/path/to/data
 	$(PREPARE) test
 	@test -n "$(MLLM_EMBED_DATA)" || { echo "name the data package: make train-mini MLLM_EMBED_DATA=/path/to/data"; exit 2; }
+	$(BIN)/mllm-embed train training/configs/mini-align.yaml
 	$(BIN)/mllm-embed train training/configs/mini-lvlm.yaml
 	$(BIN)/mllm-embed train training/configs/mini-contrastive.yaml
 	$(BIN)/mllm-embed export runs/mini-contrastive/model runs/mllm-embed-mini

@@ -26,6 +26,8 @@ RECIPE_FILE = "mllm_embed.json"
 FORMAT_VERSION = 1
 BUILT_IN = "mllm-embed-mini"
 """The model that ships with the package; it is found by this name."""
+MAX_DETECTED_TOKENS = 32_768
+"""Longest prompt assumed for an LVLM without a recipe: an engine reserves memory for it, and some claim 262,144."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,7 +270,7 @@ def detect_recipe(path: Path, *, name: str) -> Recipe:
             dimensions=int(text["hidden_size"]),
             min_pixels=int(size.get("shortest_edge") or processor["min_pixels"]),
             max_pixels=int(size.get("longest_edge") or processor["max_pixels"]),
-            max_tokens=int(text["max_position_embeddings"]),
+            max_tokens=min(int(text["max_position_embeddings"]), MAX_DETECTED_TOKENS),
         )
     except KeyError as error:
         raise IncompatibleCheckpoint(f"{path}: its configuration has no {error.args[0]!r}") from None
@@ -365,6 +367,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 __all__ = [
     "BUILT_IN",
     "FORMAT_VERSION",
+    "MAX_DETECTED_TOKENS",
     "RECIPE_FILE",
     "ModelDir",
     "Recipe",

@@ -112,6 +112,11 @@ def test_a_recipe_is_detected_where_there_is_none(plain: Path) -> None:
     assert (recipe.min_pixels, recipe.max_pixels) == (9_216, 12_544)
 
 
+def test_a_detected_recipe_does_not_claim_more_tokens_than_an_engine_can_reserve(plain: Path) -> None:
+    put(plain / "config.json", {**CONFIG, "text_config": {"hidden_size": 64, "max_position_embeddings": 262_144}})
+    assert open_model_dir(plain).recipe.max_tokens == MAX_DETECTED_TOKENS
+
+
 def test_older_layouts_are_read_too(plain: Path) -> None:
     put(plain / "config.json", {"model_type": "qwen2_vl", **CONFIG["text_config"]})
     (plain / "preprocessor_config.json").unlink()

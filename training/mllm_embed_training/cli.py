@@ -35,7 +35,7 @@ def train(
     stage, start = build_stage(config, run_dir)
     (run_dir / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
     if not run(config, stage, run_dir):
-        typer.echo(f"stopped early; run the same command again to go on from {run_dir}", err=True)
+        typer.echo(f"stopped at a checkpoint; run the same command again to go on from {run_dir}", err=True)
         return
     save_result(stage, start, config, run_dir / "model")
     typer.echo(f"{run_dir / 'model'} is ready; curves: {run_dir / 'curves.png'}")
