@@ -227,7 +227,7 @@ def test_importing_loads_nothing_heavy(module: str) -> None:
         f"loaded = sorted({HEAVY | extra!r} & set(sys.modules))\n"
         "sys.exit(', '.join(loaded) if loaded else 0)"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603 - our own code
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
 

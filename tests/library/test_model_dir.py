@@ -12,7 +12,7 @@ import pytest
 from mllm_embed import model_dir
 from mllm_embed.errors import IncompatibleCheckpoint, ModelError, ModelNotFound, UnknownFamily
 from mllm_embed.families.base import PixelRule
-from mllm_embed.model_dir import RECIPE_FILE, Recipe, file_sha256, open_model_dir, write_recipe
+from mllm_embed.model_dir import MAX_DETECTED_TOKENS, RECIPE_FILE, Recipe, file_sha256, open_model_dir, write_recipe
 
 pytestmark = pytest.mark.fast
 
