@@ -10,6 +10,7 @@ from torch import nn
 
 from mllm_embed.errors import BackendUnavailable, IncompatibleCheckpoint
 from mllm_embed.modeling import torch_compat
+from mllm_embed.modeling.packed_attention import use_packed_attention
 
 if TYPE_CHECKING:
     from mllm_embed.model_dir import ModelDir
@@ -71,6 +72,7 @@ def load_base(
     missing = sorted(info["missing_keys"])
     if missing:
         raise IncompatibleCheckpoint(f"{weights} lacks {len(missing)} weights, the first is {missing[0]}")
+    use_packed_attention(model, attention)
     module: nn.Module = model
     return module if precision == "4bit" else module.to(device)
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch import nn
 
+from mllm_embed.errors import IncompatibleCheckpoint
 from mllm_embed.model_dir import open_model_dir
 from mllm_embed_training import toy_tasks
 from mllm_embed_training.build import build_stage, save_result
-from mllm_embed_training.config import TrainConfig
+from mllm_embed_training.config import ConfigError, TrainConfig
 from mllm_embed_training.errors import TrainingFailed
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.stage import Metrics, Stage
@@ -26,7 +28,8 @@ def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recipe(stage: str, model: Path, run_dir: Path, *, steps: int = 6, **changes: Any) -> TrainConfig:
-    tasks = {"toy-caption": 1, "toy-question": 1} if stage == "generative" else {"toy-t2i": 1, "toy-edit": 1}
+    answers, pairs = {"toy-caption": 1, "toy-question": 1}, {"toy-t2i": 1, "toy-edit": 1}
+    tasks = {"generative": answers, "contrastive": pairs, "joint": {**answers, **pairs}}[stage]
     raw: dict[str, Any] = {
         "stage": stage,
         "run_dir": str(run_dir),
@@ -50,25 +53,76 @@ def losses(run_dir: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("kind", ["generative", "contrastive"])
+@pytest.mark.parametrize("kind", ["generative", "contrastive", "joint"])
 def test_a_resumed_run_ends_with_the_same_bits(kind: str, tiny_path: Path, tmp_path: Path) -> None:
     whole = recipe(kind, tiny_path, tmp_path / "whole")
     stage, _ = build_stage(whole, tmp_path / "whole")
     before = weights(stage.model)
-    assert train(whole, stage, tmp_path / "whole")
+    assert train(whole, stage, tmp_path / "whole", start="tiny")
     moved = [name for name, tensor in stage.model.state_dict().items() if not torch.equal(tensor, before[name])]
     assert moved, "training changed nothing"
 
     part = recipe(kind, tiny_path, tmp_path / "part", steps=3)
     first, _ = build_stage(part, tmp_path / "part")
-    assert train(part, first, tmp_path / "part")
+    assert train(part, first, tmp_path / "part", start="tiny")
     second, _ = build_stage(whole, tmp_path / "part")
-    assert train(whole, second, tmp_path / "part")
+    assert train(whole, second, tmp_path / "part", start="tiny")
 
     for name, tensor in stage.model.state_dict().items():
         assert torch.equal(tensor, second.model.state_dict()[name]), name
     assert losses(tmp_path / "whole") == losses(tmp_path / "part")
     assert (tmp_path / "whole" / "curves.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("model", {}),
+        ("lora", {"lora": {"r": 2, "alpha": 8, "dropout": 0.1, "tower": True}}),
+        ("seed", {"seed": 5}),
+        ("loss", {"loss": {"temperature": 0.2}}),
+        ("data.tasks", {"data": {"tasks": {"toy-t2i": 1}, "batch_size": 4, "group_size": 4}}),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    key: str, change: dict[str, Any], tiny_path: Path, tmp_path: Path
+) -> None:
+    config = recipe("contrastive", tiny_path, tmp_path, steps=1)
+    stage, _ = build_stage(config, tmp_path)
+    assert train(config, stage, tmp_path, start="one")
+    other = recipe("contrastive", tiny_path, tmp_path, steps=2, **change)
+    stage, _ = build_stage(other, tmp_path)
+    before = weights(stage.model)
+    with pytest.raises(IncompatibleCheckpoint, match=rf"step-00000001 was made with {key} .* but the recipe now says"):
+        train(other, stage, tmp_path, start="another" if key == "model" else "one")
+    for name, tensor in stage.model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_longer_run_at_another_rate_goes_on(tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe("contrastive", tiny_path, tmp_path, steps=1)
+    stage, _ = build_stage(config, tmp_path)
+    assert train(config, stage, tmp_path, start="one")
+    longer = recipe("contrastive", tiny_path, tmp_path, optim={"steps": 2, "lr": 0.001}, bf16=True)
+    stage, _ = build_stage(longer, tmp_path)
+    assert train(longer, stage, tmp_path, start="one")
+    assert len(losses(tmp_path)) == 2
+
+
+def test_a_joint_step_is_of_one_task(tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe("joint", tiny_path, tmp_path, steps=12)
+    stage, _ = build_stage(config, tmp_path)
+    assert train(config, stage, tmp_path, start="tiny")
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert {row["task"] for row in rows} == {"toy-caption", "toy-question", "toy-t2i", "toy-edit"}
+    with pytest.raises(ValidationError, match=r"group_size equal to data\.batch_size"):
+        recipe("joint", tiny_path, tmp_path, data={"tasks": {"toy-t2i": 1}, "batch_size": 4, "group_size": 2})
+
+
+def test_a_task_of_the_other_kind_is_refused(tiny_path: Path, tmp_path: Path) -> None:
+    data = {"tasks": {"toy-caption": 1}, "batch_size": 4, "group_size": 4}
+    with pytest.raises(ConfigError, match="the contrastive stage has no such task: toy-caption; there are"):
+        build_stage(recipe("contrastive", tiny_path, tmp_path, data=data), tmp_path)
 
 
 def test_only_the_answer_is_learned(tiny_path: Path, tmp_path: Path) -> None:
@@ -112,7 +166,7 @@ def test_contrastive_training_learns_its_rows(tiny_path: Path, tmp_path: Path) -
     changes = {"data": {"tasks": {"toy-t2i": 1}, "batch_size": 12, "group_size": 12, "chunk_size": 12}}
     config = recipe("contrastive", tiny_path, tmp_path, steps=24, **changes)
     stage, _ = build_stage(config, tmp_path)
-    assert train(config, stage, tmp_path)
+    assert train(config, stage, tmp_path, start="tiny")
     values = losses(tmp_path)
     assert sum(values[-5:]) < 0.9 * sum(values[:5])
 
@@ -120,7 +174,7 @@ def test_contrastive_training_learns_its_rows(tiny_path: Path, tmp_path: Path) -
 def test_the_result_is_a_model_directory(tiny_path: Path, tmp_path: Path) -> None:
     config = recipe("contrastive", tiny_path, tmp_path / "run", steps=2)
     stage, start = build_stage(config, tmp_path / "run")
-    assert train(config, stage, tmp_path / "run")
+    assert train(config, stage, tmp_path / "run", start="tiny")
     save_result(stage, start, config, tmp_path / "run" / "model")
     result = open_model_dir(tmp_path / "run" / "model")
     assert result.weights == tiny_path.resolve()
@@ -153,14 +207,14 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny_path: Path, tmp_path: Path)
     config = recipe("generative", tiny_path, tmp_path)
     stage: Stage = Broken(loss=float("nan"))
     with pytest.raises(TrainingFailed, match="the loss is nan at step 2"):
-        train(config, stage, tmp_path)
+        train(config, stage, tmp_path, start="tiny")
 
 
 def test_sigterm_writes_a_checkpoint_and_returns(tiny_path: Path, tmp_path: Path) -> None:
     config = recipe("generative", tiny_path, tmp_path, checkpoint_every=100)
-    assert not train(config, Broken(kill=True), tmp_path)
+    assert not train(config, Broken(kill=True), tmp_path, start="tiny")
     assert len(losses(tmp_path)) == 3
-    assert train(config, Broken(), tmp_path)
+    assert train(config, Broken(), tmp_path, start="tiny")
     assert len(losses(tmp_path)) == 6
 
 

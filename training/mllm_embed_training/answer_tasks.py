@@ -29,8 +29,8 @@ def answer_tasks(package: Package, pictures: Pictures) -> Mapping[str, Callable[
             [r for r in package.figures() if r["kind"] != "other"], partial(_figure_kind, pictures)
         ),
         "story-text": lambda: ExampleTask(package.stories(), partial(_story_text, pictures)),
-        "photo-class": lambda: ExampleTask(package.photos(), partial(_photo_class, pictures)),
-        "nlvr": lambda: ExampleTask(package.scenes(), _nlvr),
+        "photo-name": lambda: ExampleTask(package.photos(), partial(_photo_name, pictures)),
+        "nlvr-question": lambda: ExampleTask(package.scenes(), _nlvr),
         "chart-text": lambda: ExampleTask(package.charts(), partial(_chart_text, pictures)),
         "emoji-words": lambda: ExampleTask([r for r in package.emoji() if r["concept"]["tags_en"]], _emoji_words),
     }
@@ -64,7 +64,7 @@ def _story_text(pictures: Pictures, row: Row, rng: random.Random) -> Dialogue:
     return Dialogue((pictures(row, rng), Text("Tell the story of this picture.")), _words(story_text(row), 24))
 
 
-def _photo_class(pictures: Pictures, row: Row, rng: random.Random) -> Dialogue:
+def _photo_name(pictures: Pictures, row: Row, rng: random.Random) -> Dialogue:
     return Dialogue((pictures(row, rng), Text(rng.choice(_NAME))), class_name(row["label"]))
 
 

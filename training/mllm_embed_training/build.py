@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from mllm_embed_training.config import ConfigError, LoraSection, TrainConfig
 from mllm_embed_training.contrastive import ContrastiveStage
 from mllm_embed_training.examples import ExampleTask
 from mllm_embed_training.generative import GenerativeStage
+from mllm_embed_training.joint import JointStage
 from mllm_embed_training.pair_tasks import pair_tasks
 from mllm_embed_training.sources import Package, data_folder
 from mllm_embed_training.stage import Stage
 from mllm_embed_training.trainer import seed_everything
 
-TaskTable = Mapping[str, Callable[[], ExampleTask[Any]]]
+Tasks = dict[str, ExampleTask[Any]]
 
 
 def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
@@ -37,8 +38,8 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
         ConfigError: an unknown task or template.
         DataNotFound: a task needs the data package and its folder is not given.
     """
-    tasks = choose_tasks(config)
-    start = start_directory(config, run_dir, tasks)
+    answers, pairs = choose_tasks(config)
+    start = start_directory(config, run_dir, {**answers, **pairs})
     device = pick_device(config.device)
     seed_everything(config.seed)  # the adapter's first weights are random
     model: Any = load_base(start.weights, attention=config.model.attention).to(device)
@@ -46,23 +47,40 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
         model = add_lora(model, start, config.lora)
     shared: dict[str, Any] = {"chunk_size": config.data.chunk_size, "device": device, "bf16": config.bf16}
     if config.stage == "generative":
-        return GenerativeStage(start, model, tasks, **shared), start
-    return ContrastiveStage(start, model, tasks, loss=config.loss, **shared), start
+        return GenerativeStage(start, model, answers, **shared), start
+    contrastive = ContrastiveStage(start, model, pairs, loss=config.loss, **shared)
+    if config.stage == "contrastive":
+        return contrastive, start
+    return JointStage(GenerativeStage(start, model, answers, **shared), contrastive), start
 
 
-def choose_tasks(config: TrainConfig) -> dict[str, ExampleTask[Any]]:
-    """Make the tasks that the mixture names."""
-    generative = config.stage == "generative"
-    table: dict[str, Callable[[], ExampleTask[Any]]] = dict(
-        toy_tasks.answer_tasks() if generative else toy_tasks.pair_tasks()
-    )
-    if not set(config.data.tasks) <= set(table):
+def choose_tasks(config: TrainConfig) -> tuple[Tasks, Tasks]:
+    """Make the tasks that the mixture names: dialogues and pairs.
+
+    Raises:
+        ConfigError: there is no such task, or the stage cannot learn it.
+    """
+    names = set(config.data.tasks)
+    answers, pairs = dict(toy_tasks.answer_tasks()), dict(toy_tasks.pair_tasks())
+    if names - {*answers, *pairs}:
         package = Package(data_folder(config.data.folder))
         pictures = Pictures(config.data.augment)
-        table |= answer_tasks(package, pictures) if generative else pair_tasks(package, pictures)
-    if unknown := sorted(set(config.data.tasks) - set(table)):
-        raise ConfigError(f"data.tasks: no such task: {', '.join(unknown)}; there are {', '.join(sorted(table))}")
-    return {name: table[name]() for name in config.data.tasks}
+        answers |= answer_tasks(package, pictures)
+        pairs |= pair_tasks(package, pictures)
+    usable = {
+        "generative": set(answers),
+        "contrastive": set(pairs),
+        "joint": {*answers, *pairs},
+    }[config.stage]
+    if unknown := sorted(names - usable):
+        raise ConfigError(
+            f"data.tasks: the {config.stage} stage has no such task: {', '.join(unknown)}; "
+            f"there are {', '.join(sorted(usable))}"
+        )
+    return (
+        {name: answers[name]() for name in config.data.tasks if name in answers},
+        {name: pairs[name]() for name in config.data.tasks if name in pairs},
+    )
 
 
 def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, ExampleTask[Any]]) -> ModelDir:
@@ -140,6 +158,6 @@ def save_result(stage: Stage, start: ModelDir, config: TrainConfig, out: Path) -
         digest = file_sha256(out / "adapter_model.safetensors")
         base = os.path.relpath(start.weights, out)
         changes |= {"base": base, "adapter": ".", "adapter_sha256": digest}
-    if config.stage == "contrastive":
+    if config.stage != "generative":
         changes["matryoshka_dimensions"] = config.loss.matryoshka_dimensions
     write_recipe(out, start.with_recipe(**changes).recipe)

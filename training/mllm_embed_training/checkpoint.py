@@ -119,6 +119,18 @@ def load(path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer) -> d
     return extra
 
 
+def read_extra(path: Path) -> dict[str, Any]:
+    """Return the `extra` given to `save`, and change nothing.
+
+    Raises:
+        IncompatibleCheckpoint: the checkpoint is damaged.
+    """
+    if fault := _fault(path):
+        raise IncompatibleCheckpoint(f"{path} is damaged: {fault}")
+    extra: dict[str, Any] = torch.load(path / _STATE, map_location="cpu", weights_only=True)["extra"]
+    return extra
+
+
 def latest(run_dir: Path) -> Path | None:
     """Return the newest undamaged checkpoint of a run, or None; damaged ones are named in a warning and passed over."""
     for path in _steps(run_dir / _FOLDER):

@@ -14,7 +14,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Override a value, e.g. --set optim.steps=100; repeatable")
     ] = None,
 ) -> None:
-    """Train one stage: make an LVLM (generative) or turn one into an embedder (contrastive).
+    """Train one stage: make an LVLM (generative, or joint with pairs) or turn one into an embedder (contrastive).
 
     A run continues from its newest checkpoint; Ctrl-C or SIGTERM writes one and stops.
     The result is RUN_DIR/model: a model directory, or an adapter directory that `mllm-embed export` merges.
@@ -34,7 +34,7 @@ def train(
     run_dir.mkdir(parents=True, exist_ok=True)
     stage, start = build_stage(config, run_dir)
     (run_dir / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    if not run(config, stage, run_dir):
+    if not run(config, stage, run_dir, start=start.fingerprint):
         typer.echo(f"stopped at a checkpoint; run the same command again to go on from {run_dir}", err=True)
         return
     save_result(stage, start, config, run_dir / "model")

@@ -106,8 +106,8 @@ class LossSection(Section):
 class TrainConfig(Section):
     """One training stage."""
 
-    stage: Literal["generative", "contrastive"]
-    """`generative`: answers in dialogues; `contrastive`: queries and positives."""
+    stage: Literal["generative", "contrastive", "joint"]
+    """`generative`: answers in dialogues; `contrastive`: queries and positives; `joint`: steps of both kinds."""
     run_dir: str
     """Checkpoints, curves and the result are written here."""
     model: ModelSection
@@ -123,6 +123,12 @@ class TrainConfig(Section):
     """Torch device; auto takes a GPU where there is one."""
     checkpoint_every: Positive = 200
     """Steps between checkpoints."""
+
+    @model_validator(mode="after")
+    def _joint_is_homogeneous(self) -> TrainConfig:
+        if self.stage == "joint" and self.data.group_size != self.data.batch_size:
+            raise ValueError("a joint stage needs data.group_size equal to data.batch_size: a step is of one kind")
+        return self
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:

@@ -41,6 +41,7 @@ def pair_tasks(package: Package, pictures: Pictures) -> Mapping[str, MakeTask]:
         **described("chart", package.charts, lambda row, _: row["spec_description"] or row["title"]),
         "emoji-i2i": lambda: ExampleTask(package.emoji_groups(), partial(_same_thing, pictures)),
         "icon-i2i": lambda: ExampleTask(package.icon_groups(), partial(_same_thing, pictures)),
+        "emoji-near": lambda: ExampleTask(package.emoji_siblings(), partial(_near, pictures)),
         "emoji-edit": lambda: ExampleTask(package.emoji_edits(), partial(_edit, pictures)),
         "emoji-group": lambda: ExampleTask(
             [r for r in package.emoji() if r["concept"]["group"]], partial(_emoji_group, pictures)
@@ -89,6 +90,18 @@ def _same_thing(pictures: Pictures, group: list[Row], rng: random.Random) -> Exa
     one, other = rng.sample(group, 2)
     key = str(one.get("concept_id") or one["name"])
     return Example(Side((pictures(one, rng),), key), Side((pictures(other, rng),), key), get_task("image-to-image"))
+
+
+def _near(pictures: Pictures, row: tuple[Row, list[Row]], rng: random.Random) -> Example:
+    """A name and its picture; a picture that differs in skin tone or gender only is the hard negative."""
+    shown, family = row
+    other = rng.choice([sibling for sibling in family if sibling is not shown])
+    name = emoji_name(shown["concept"])
+    query = Side((Text(name),), name.casefold())
+    positive, negative = (
+        Side((pictures(row, rng),), f"image:{emoji_name(row['concept']).casefold()}") for row in (shown, other)
+    )
+    return Example(query, positive, get_task("text-to-image"), (negative,))
 
 
 def _edit(pictures: Pictures, row: Row, rng: random.Random) -> Example:

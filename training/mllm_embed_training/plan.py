@@ -75,6 +75,11 @@ class MixturePlan:
                 draws.append(Draw(name, row, (self._seed, step, len(draws))))
         return draws
 
+    def task(self, step: int) -> str | None:
+        """Return the one task that a step's examples come from, or None if there are several."""
+        groups = set(self._groups[step].tolist())
+        return self._names[groups.pop()] if len(groups) == 1 else None
+
     def _count_groups(self) -> NDArray[np.int64]:
         """For every group, how many groups of its task came before it."""
         flat = self._groups.ravel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +50,11 @@ class Progress:
         self._bar.stop()
         self._file.close()
 
-    def update(self, step: int, metrics: dict[str, float]) -> None:
-        """Record one step."""
+    def update(self, step: int, task: str | None, metrics: dict[str, float]) -> None:
+        """Record one step, and the task that its batch came from if there is one such."""
         now = time.monotonic()
         seconds, self._last = now - self._last, now
-        self._file.write(json.dumps({"step": step, "seconds": round(seconds, 4), **metrics}) + "\n")
+        self._file.write(json.dumps({"step": step, "task": task, "seconds": round(seconds, 4), **metrics}) + "\n")
         self._file.flush()
         for name, value in metrics.items():
             self._mean[name] = 0.95 * self._mean.get(name, value) + 0.05 * value
@@ -74,21 +75,38 @@ def trim_metrics(path: Path, first: int) -> None:
 
 
 def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draw loss, accuracy, learning rate and gradient norm over steps."""
+    """Draw loss and accuracy over steps, for every task where batches are homogeneous; learning rate, gradient norm."""
     from matplotlib.figure import Figure
 
     rows: list[dict[str, Any]] = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    figure = Figure(figsize=(10, 6), layout="constrained")
+    figure = Figure(figsize=(13, 8), layout="constrained")
     for axis, name in zip(figure.subplots(2, 2).ravel(), ("loss", "accuracy", "lr", "grad_norm"), strict=True):
-        values = [row[name] for row in rows if name in row]
-        axis.plot(values, linewidth=0.5, alpha=0.4)
-        axis.plot(_smooth(values), linewidth=1.5)
+        for colour, (task, curve) in enumerate(_curves(rows, name).items()):
+            style = ("-", "--", ":")[colour // 10 % 3]  # ten colours, then the same ones dashed
+            axis.plot(*zip(*curve, strict=True), style, linewidth=1.2, label=task)
         axis.set(title=name, xlabel="step")
         axis.grid(alpha=0.3)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside right upper", fontsize="small")
     figure.savefig(picture, dpi=110)
 
 
-def _smooth(values: list[float], decay: float = 0.97) -> list[float]:
+def _curves(rows: list[dict[str, Any]], name: str) -> dict[str, list[tuple[int, float]]]:
+    """Smooth one metric, apart for every task if it depends on the task; -> points (step, value) by task."""
+    curves: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for row in rows:
+        if name in row:
+            task = str(row.get("task")) if name in ("loss", "accuracy") else "all"
+            curves[task].append((row["step"], row[name]))
+    decay = 0.97 if len(curves) == 1 else 0.8
+    return {
+        task: list(zip([step for step, _ in points], _smooth([value for _, value in points], decay), strict=True))
+        for task, points in sorted(curves.items())
+    }
+
+
+def _smooth(values: list[float], decay: float) -> list[float]:
     smooth: list[float] = []
     for value in values:
         smooth.append(value if not smooth else decay * smooth[-1] + (1 - decay) * value)

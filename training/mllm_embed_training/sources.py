@@ -91,6 +91,11 @@ class Package:
                 edits.append({"before": base, "after": row, "edit": tone_edit(concept["skin_tones"][0])})
         return edits + _gender_edits(list(pictures.values()))
 
+    def emoji_siblings(self) -> list[tuple[Row, list[Row]]]:
+        """Emoji pictures with the pictures of the same family and style: they differ in skin tone or gender only."""
+        rows = [{**row, "family": (row["concept"]["family_id"], row["style"])} for row in self.emoji()]
+        return [(row, family) for family in grouped(rows, "family") for row in family]
+
     def icons(self) -> list[Row]:
         """One row per icon that has a name."""
         return [row for row in self.rows("icons.parquet") if row["name"]]

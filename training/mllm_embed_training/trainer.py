@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import signal
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from mllm_embed.errors import IncompatibleCheckpoint
 from mllm_embed_training import checkpoint
 from mllm_embed_training.config import OptimSection, TrainConfig
 from mllm_embed_training.errors import TrainingFailed
@@ -36,7 +38,7 @@ class Batches(Dataset[Any]):
         return self._stage.collate(self._plan.draws(step))
 
 
-def train(config: TrainConfig, stage: Stage, run_dir: Path) -> bool:
+def train(config: TrainConfig, stage: Stage, run_dir: Path, *, start: str) -> bool:
     """Run the stage from its last checkpoint to the end.
 
     Every checkpoint holds weights, optimiser, random states and the step; the data stream is a function of the step.
@@ -46,17 +48,20 @@ def train(config: TrainConfig, stage: Stage, run_dir: Path) -> bool:
         config: the recipe.
         stage: makes batches and gradients.
         run_dir: receives checkpoints, `metrics.jsonl` and `curves.png`.
+        start: fingerprint of the model that the stage began with.
 
     Returns:
         True if all steps are done, False if a signal ended the run early.
 
     Raises:
         TrainingFailed: the loss is not finite.
+        IncompatibleCheckpoint: the run directory holds a checkpoint of another recipe or of another start.
     """
     optim = config.optim
+    identity = run_identity(config, start)
     seed_everything(config.seed)
     optimizer = make_optimizer(stage, optim)
-    first = resume(run_dir, stage, optimizer)
+    first = resume(run_dir, stage, optimizer, identity)
     plan = MixturePlan(
         stage.sizes,
         config.data.tasks,
@@ -77,21 +82,41 @@ def train(config: TrainConfig, stage: Stage, run_dir: Path) -> bool:
             norm = torch.nn.utils.clip_grad_norm_(trainable(stage), optim.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            progress.update(step, {**metrics, "lr": rate, "grad_norm": float(norm)})
+            progress.update(step, plan.task(step), {**metrics, "lr": rate, "grad_norm": float(norm)})
             done = step + 1
             if stop.requested or done == optim.steps or done % config.checkpoint_every == 0:
-                checkpoint.save(run_dir, done, model=stage.model, optimizer=optimizer, extra={"step": done})
+                state = {"step": done, "identity": identity}
+                checkpoint.save(run_dir, done, model=stage.model, optimizer=optimizer, extra=state)
                 progress.draw()
             if stop.requested:
                 return done == optim.steps
     return True
 
 
-def resume(run_dir: Path, stage: Stage, optimizer: torch.optim.Optimizer) -> int:
-    """Load the newest checkpoint, if any; return the step to go on with."""
+def run_identity(config: TrainConfig, start: str) -> dict[str, str]:
+    """Return what a run and its continuation must share, by recipe key: lengths and rates may differ."""
+    data, shared = config.data, config.model_dump(mode="json", include={"stage", "lora", "loss", "seed"})
+    shared |= {"model": start, "model.template": config.model.template, "data.augment": data.augment}
+    shared |= {"data.tasks": data.tasks, "data.batch_size": data.batch_size, "data.group_size": data.group_size}
+    return {key: json.dumps(value, sort_keys=True) for key, value in shared.items()}
+
+
+def resume(run_dir: Path, stage: Stage, optimizer: torch.optim.Optimizer, identity: dict[str, str]) -> int:
+    """Load the newest checkpoint, if any; return the step to go on with.
+
+    Raises:
+        IncompatibleCheckpoint: it is damaged, or was made by another recipe or from another model.
+    """
     newest = checkpoint.latest(run_dir)
     if newest is None:
         return 0
+    made_by = checkpoint.read_extra(newest).get("identity", {})
+    for key, value in identity.items():
+        if made_by.get(key) != value:
+            raise IncompatibleCheckpoint(
+                f"{newest} was made with {key} {made_by.get(key, 'unknown')}, but the recipe now says {value}: "
+                "give this run a run_dir of its own, or remove that one"
+            )
     return int(checkpoint.load(newest, model=stage.model, optimizer=optimizer)["step"])
 
 
