@@ -1,15 +1,12 @@
-"""InfoNCE over in-batch and explicit negatives, and the mask that keeps equal answers from being negatives.
-
-Letters: Q queries, C candidates (the positives among them), D vector width.
-"""
+"""InfoNCE: tell the positive from in-batch and explicit negatives; with hardness weights, or with graded positives."""
 
 from __future__ import annotations
-
-from collections.abc import Hashable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from mllm_embed_training.losses.cosines import check_labels, check_mask, check_positive, cosines, own_columns
 
 
 def info_nce(
@@ -20,17 +17,20 @@ def info_nce(
     temperature: float = 0.02,
     mask: Tensor | None = None,
     symmetric: bool = False,
+    hardness: float = 0.0,
 ) -> Tensor:
     """Tell each query's positive from all other candidates.
 
     With s_ij the cosine of query i and candidate j, y_i the positive's column and t the temperature:
 
-        L = mean_i( -log( exp(s_{i,y_i} / t) / sum_{j not excluded} exp(s_ij / t) ) )
+        L = mean_i( -log( exp(s_{i,y_i} / t) / (exp(s_{i,y_i} / t) + sum_j w_ij exp(s_ij / t)) ) )
 
-    Cosines, softmax and mean are computed in float32 whatever the inputs are (float64 stays), autocast or not.
+    over the negatives j that are not excluded, with weights w_ij = exp(hardness * s_ij) that carry no gradient: 1 where
+    hardness is 0. Cosines, softmax and mean are computed in float32 whatever the inputs are (float64 stays).
 
     Source: van den Oord et al. 2018 (arXiv:1807.03748); VLM2Vec (arXiv:2410.05160) uses it with t = 0.02. The symmetric
-    form is CLIP's (arXiv:2103.00020), without the explicit negatives in its second half.
+    form is CLIP's (arXiv:2103.00020), without the explicit negatives in its second half. The weights are LLaVE's
+    (arXiv:2503.04812), there with hardness 9.
 
     Args:
         queries: shape [Q, D]; normalised in here, so any length does.
@@ -41,87 +41,69 @@ def info_nce(
             never excluded, whatever the mask says.
         symmetric: average L with the reverse direction, in which each positive finds its query among the Q queries
             under the transposed mask. Queries that share a positive's column do not compete for it.
+        hardness: at least 0; greater values make negatives count more the more similar they are.
 
     Returns:
         a scalar of at least 0, float32.
 
     Raises:
-        ValueError: shapes that do not fit, or a temperature that is not positive.
+        ValueError: shapes that do not fit, or a setting out of range.
     """
-    _check(queries, candidates, labels, temperature, mask)
-    with torch.autocast(queries.device.type, enabled=False):
-        logits = _unit(queries) @ _unit(candidates).T / temperature  # [Q, C]
-        excluded = torch.zeros_like(logits, dtype=torch.bool) if mask is None else mask
-        rows = torch.arange(len(labels), device=labels.device)
-        own = torch.zeros_like(excluded)
-        own[rows, labels] = True
-        loss = functional.cross_entropy(logits.masked_fill(excluded & ~own, -torch.inf), labels)
-        if not symmetric:
-            return loss
-        # A row is now a positive, a column a query.                       [Q, Q]
-        shared = labels[:, None] == labels[None, :]
-        rivals = (excluded[:, labels].T | shared) & (rows[:, None] != rows[None, :])
-        reverse = functional.cross_entropy(logits[:, labels].T.masked_fill(rivals, -torch.inf), rows)
-        return (loss + reverse) / 2
+    check_positive("temperature", temperature)
+    similarity = cosines(queries, candidates)
+    check_labels(labels, len(queries))
+    check_mask(mask, similarity.shape)
+    if hardness < 0:
+        raise ValueError(f"hardness must be at least 0, but is {hardness}")
+    own = own_columns(labels, len(candidates))
+    excluded = torch.zeros_like(own) if mask is None else mask
+    logits = similarity / temperature + (hardness * similarity.detach()).masked_fill(own, 0)
+    loss = functional.cross_entropy(logits.masked_fill(excluded & ~own, -torch.inf), labels)
+    if not symmetric:
+        return loss
+    # A row is now a positive, a column a query.                       [Q, Q]
+    rows = torch.arange(len(labels), device=labels.device)
+    shared = labels[:, None] == labels[None, :]
+    rivals = (excluded[:, labels].T | shared) & (rows[:, None] != rows[None, :])
+    own_query = rows[:, None] == rows[None, :]
+    back = similarity[:, labels].T
+    logits = back / temperature + (hardness * back.detach()).masked_fill(own_query, 0)
+    return (loss + functional.cross_entropy(logits.masked_fill(rivals, -torch.inf), rows)) / 2
 
 
-def duplicate_mask(query_keys: Sequence[Hashable], candidate_keys: Sequence[Hashable], labels: Tensor) -> Tensor:
-    """Find the candidates that are right answers too, so that no loss pushes them away.
+def soft_info_nce(
+    queries: Tensor, candidates: Tensor, grades: Tensor, *, temperature: float = 0.02, mask: Tensor | None = None
+) -> Tensor:
+    """Match each query's softmax over the candidates to given grades: several positives, or graded relevance.
 
-    Candidate c is excluded for query i if its content equals the positive of i, or the positive of any query whose
-    content equals that of i. The column of i's own positive is never excluded. UniME's released loss lacks this: in a
-    batch of two classes its hardest "negatives" are the positive itself.
+        L = mean_i( -sum_j p_ij log softmax_j(s_ij / t) ),   p_ij = g_ij / sum_j g_ij
+
+    One positive per query gives `info_nce`; equal grades give the loss of supervised contrastive learning.
+
+    Source: Khosla et al. 2020 (arXiv:2004.11362), equation 2; graded: SoftCLIP (arXiv:2303.17561).
 
     Args:
-        query_keys: Q keys made from the queries' whole content (numbers or strings); equal means same content.
-        candidate_keys: C keys, likewise; queries and candidates are never compared with each other.
-        labels: column of each query's positive, int64 [Q].
+        queries: shape [Q, D].
+        candidates: shape [C, D].
+        grades: relevance of every candidate, at least 0, shape [Q, C]; a row's scale does not matter.
+        temperature: divides the cosines.
+        mask: bool [Q, C], True where a candidate is excluded; those with a grade above 0 never are.
 
     Returns:
-        bool [Q, C], True = excluded, on the device of `labels`.
+        a scalar.
 
     Raises:
-        ValueError: not as many labels as queries, or a label outside the candidates.
+        ValueError: shapes that do not fit, a negative grade, or a query without any positive one.
     """
-    if len(labels) != len(query_keys):
-        raise ValueError(f"labels must be as many as the {len(query_keys)} queries, but are {len(labels)}")
-    _check_columns(labels, len(candidate_keys))
-    queries, candidates = (_numbers(keys).to(labels.device) for keys in (query_keys, candidate_keys))
-    same_query = queries[:, None] == queries[None, :]  # [Q, Q]
-    is_answer = candidates[labels][:, None] == candidates[None, :]  # [Q, C]
-    # Candidate c answers query i if it answers any query k that equals i: a boolean matrix product.
-    excluded = same_query.float() @ is_answer.float() > 0  # [Q, C]
-    excluded[torch.arange(len(labels), device=labels.device), labels] = False
-    return excluded
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """Normalise rows in float32 or better."""
-    return functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
-
-
-def _numbers(keys: Sequence[Hashable]) -> Tensor:
-    """Give equal keys equal numbers."""
-    numbers: dict[Hashable, int] = {}
-    return torch.tensor([numbers.setdefault(key, len(numbers)) for key in keys], dtype=torch.long)
-
-
-def _check(queries: Tensor, candidates: Tensor, labels: Tensor, temperature: float, mask: Tensor | None) -> None:
-    if queries.ndim != 2 or candidates.ndim != 2 or queries.shape[1] != candidates.shape[1]:
+    check_positive("temperature", temperature)
+    similarity = cosines(queries, candidates)
+    check_mask(mask, similarity.shape)
+    if grades.shape != similarity.shape or bool((grades < 0).any()) or not bool((grades.sum(dim=1) > 0).all()):
         raise ValueError(
-            "queries and candidates must have the shapes [Q, D] and [C, D], "
-            f"but have {list(queries.shape)} and {list(candidates.shape)}"
+            f"grades must be {list(similarity.shape)} numbers of at least 0, at least one per row above 0, "
+            f"but are {list(grades.shape)} with rows that sum to {grades.sum(dim=-1).tolist()[:4]}"
         )
-    if len(queries) == 0 or labels.shape != (len(queries),):
-        raise ValueError(f"labels must have the shape [{len(queries)}] and Q be >= 1, but it is {list(labels.shape)}")
-    if temperature <= 0:
-        raise ValueError(f"temperature must be positive, but is {temperature}")
-    expected = (len(queries), len(candidates))
-    if mask is not None and (mask.shape != expected or mask.dtype != torch.bool):
-        raise ValueError(f"mask must be bool {list(expected)}, but is {mask.dtype} {list(mask.shape)}")
-
-
-def _check_columns(labels: Tensor, count: int) -> None:
-    outside = labels[(labels < 0) | (labels >= count)]
-    if len(outside):
-        raise ValueError(f"labels must be columns between 0 and {count - 1}, but one is {int(outside[0])}")
+    wanted = grades.to(similarity.dtype) / grades.sum(dim=1, keepdim=True)
+    excluded = torch.zeros_like(grades, dtype=torch.bool) if mask is None else mask & (grades <= 0)
+    logs = (similarity / temperature).masked_fill(excluded, -torch.inf).log_softmax(dim=1)
+    return -(wanted * logs.masked_fill(excluded, 0)).sum(dim=1).mean()
