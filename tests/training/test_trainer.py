@@ -146,7 +146,7 @@ def test_a_pair_is_rendered_as_the_embedder_renders_it(tiny_path: Path, tmp_path
     batch = stage.collate([Draw("toy-edit", row, (0, 0, row)) for row in range(3)])
     assert [len(chunk["input_ids"]) for chunk in batch.queries] == [2, 1]
     assert [len(chunk["input_ids"]) for chunk in batch.candidates] == [2, 2, 2]  # three positives, three negatives
-    assert batch.excluded.shape == (3, 6)
+    assert (batch.query_keys.shape, batch.candidate_keys.shape) == ((3,), (6,))
 
     from mllm_embed.prompts import PromptRenderer
     from mllm_embed.tasks import get_task

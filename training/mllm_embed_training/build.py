@@ -15,7 +15,7 @@ from torch import nn
 from mllm_embed.model_dir import ModelDir, file_sha256, open_model_dir, write_recipe
 from mllm_embed.modeling.loading import load_base
 from mllm_embed.tasks import TASKS
-from mllm_embed_training import scratch, toy_tasks
+from mllm_embed_training import ranks, scratch, toy_tasks
 from mllm_embed_training.answer_tasks import answer_tasks
 from mllm_embed_training.augment import Pictures
 from mllm_embed_training.config import ConfigError, LoraSection, TrainConfig
@@ -89,8 +89,9 @@ def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, Exam
         start = open_model_dir(config.model.path)
     else:
         path = run_dir / "start"
-        if not (path / "config.json").exists():
+        if not (path / "config.json").exists() and ranks.rank() == 0:
             scratch.create(config.model.scratch or scratch.ScratchModel(), corpus(tasks), path, seed=config.seed)
+        ranks.wait()
         start = open_model_dir(path)
     if config.model.template is None:
         return start
@@ -133,7 +134,7 @@ def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection) -> nn.Module:
 def pick_device(name: str) -> torch.device:
     """Return the device; `auto` takes a GPU where there is one."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"  # which one, the rank has chosen
     return torch.device(name)
 
 

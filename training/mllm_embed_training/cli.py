@@ -24,7 +24,10 @@ def train(
       mllm-embed train training/configs/toy-lvlm.yaml
 
       mllm-embed train training/configs/mini-contrastive.yaml --set optim.steps=500 --set data.workers=8
+
+      torchrun --no-python --nproc-per-node 8 mllm-embed train training/configs/mini-contrastive.yaml
     """
+    from mllm_embed_training import ranks
     from mllm_embed_training.build import build_stage, save_result
     from mllm_embed_training.config import load_config
     from mllm_embed_training.trainer import train as run
@@ -32,9 +35,14 @@ def train(
     config = load_config(recipe, set_)
     run_dir = Path(config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    stage, start = build_stage(config, run_dir)
-    (run_dir / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    if not run(config, stage, run_dir, start=start.fingerprint):
+    with ranks.joined():
+        stage, start = build_stage(config, run_dir)
+        if ranks.rank() == 0:
+            (run_dir / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        finished = run(config, stage, run_dir, start=start.fingerprint)
+        if ranks.rank() != 0:
+            return
+    if not finished:
         typer.echo(f"stopped at a checkpoint; run the same command again to go on from {run_dir}", err=True)
         return
     save_result(stage, start, config, run_dir / "model")

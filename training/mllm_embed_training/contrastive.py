@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from mllm_embed.modeling.inputs import InputBuilder, ModelInputs
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.tasks import Role, Task
 from mllm_embed.types import EmbedInput, RenderedPrompt
+from mllm_embed_training import ranks
 from mllm_embed_training.config import LossSection
 from mllm_embed_training.examples import Example, ExampleTask, Side, pictures
 from mllm_embed_training.grad_cache import grad_cache_step
@@ -30,12 +32,14 @@ class ContrastiveBatch:
     Attributes:
         queries: chunks of model inputs, Q rows in all.
         candidates: chunks of model inputs, C rows in all.
-        excluded: bool [Q, C], True where a candidate is no fair negative.
+        query_keys: equal where contents are, int64 [Q].
+        candidate_keys: likewise, int64 [C].
     """
 
     queries: list[ModelInputs]
     candidates: list[ModelInputs]
-    excluded: Tensor
+    query_keys: Tensor
+    candidate_keys: Tensor
 
 
 class ContrastiveStage:
@@ -81,19 +85,21 @@ class ContrastiveStage:
             examples.append(task.draw(task.rows[draw.row], random.Random(str(draw.seed))))
         queries = [self._render(example.query, example.task, "query") for example in examples]
         sides = [(e.positive, e.task) for e in examples] + [(side, e.task) for e in examples for side in e.negatives]
-        excluded = duplicate_mask(
-            [example.query.key for example in examples],
-            [side.key for side, _ in sides],
-            torch.arange(len(examples)),
-        )
         candidates = [self._render(side, task, "target") for side, task in sides]
-        return ContrastiveBatch(self._chunks(queries), self._chunks(candidates), excluded)
+        return ContrastiveBatch(
+            self._chunks(queries),
+            self._chunks(candidates),
+            _hashes([example.query.key for example in examples]),
+            _hashes([side.key for side, _ in sides]),
+        )
 
     def backward(self, batch: ContrastiveBatch) -> Metrics:
-        """Accumulate the gradients of the batch's loss."""
+        """Accumulate this rank's part of the gradients of the loss over the batches of all ranks."""
         accuracy = torch.zeros(())
-        excluded = batch.excluded.to(self._device)
-        labels = torch.arange(len(excluded), device=self._device)
+        query_keys, candidate_keys = batch.query_keys.to(self._device), batch.candidate_keys.to(self._device)
+        own = torch.arange(len(query_keys), device=self._device)
+        labels = ranks.gather(ranks.first_row(candidate_keys) + own)
+        excluded = duplicate_mask(ranks.gather(query_keys).tolist(), ranks.gather(candidate_keys).tolist(), labels)
 
         def one_width(queries: Tensor, candidates: Tensor) -> Tensor:
             return info_nce(
@@ -107,12 +113,13 @@ class ContrastiveStage:
 
         def loss_of(queries: Tensor, candidates: Tensor) -> Tensor:
             nonlocal accuracy
-            accuracy = _accuracy(queries, candidates, excluded)
+            queries, candidates = ranks.gather(queries), ranks.gather(candidates)
+            accuracy = _accuracy(queries, candidates, labels, excluded)
             return matryoshka(one_width, self._dimensions)(queries, candidates)
 
         loss = grad_cache_step(self._encode, batch.queries, batch.candidates, loss_of)
         tokens = sum(int(chunk["attention_mask"].sum()) for chunk in [*batch.queries, *batch.candidates])
-        return {"loss": float(loss), "accuracy": float(accuracy), "tokens": float(tokens)}
+        return {"loss": float(loss), "accuracy": float(accuracy), "tokens": ranks.total(tokens)}
 
     def _render(self, side: Side, task: Task, role: Role) -> RenderedPrompt:
         item = EmbedInput(side.content)
@@ -128,9 +135,15 @@ class ContrastiveStage:
             return encode(self.model, inputs).float()
 
 
-def _accuracy(queries: Tensor, candidates: Tensor, excluded: Tensor) -> Tensor:
+def _hashes(keys: Sequence[str]) -> Tensor:
+    """Equal keys give equal numbers, on every rank."""
+    digests = [hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys]
+    return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
+
+
+def _accuracy(queries: Tensor, candidates: Tensor, labels: Tensor, excluded: Tensor) -> Tensor:
     """Share of queries whose positive scores highest, excluded candidates apart."""
     with torch.no_grad():
         similarity = nn.functional.normalize(queries, dim=-1) @ nn.functional.normalize(candidates, dim=-1).T
         best = similarity.masked_fill(excluded, -torch.inf).argmax(dim=1)
-        return (best == torch.arange(len(best), device=best.device)).float().mean()
+        return (best == labels).float().mean()

@@ -16,6 +16,7 @@ from mllm_embed.modeling.inputs import InputBuilder, ModelInputs
 from mllm_embed.modeling.loading import inner_model
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import EmbedInput, RenderedPrompt
+from mllm_embed_training import ranks
 from mllm_embed_training.examples import Dialogue, ExampleTask, pictures
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.stage import Metrics
@@ -67,13 +68,13 @@ class GenerativeStage:
         return [self._label(prompts[start : start + size]) for start in range(0, len(prompts), size)]
 
     def backward(self, batch: list[LabelledInputs]) -> Metrics:
-        """Accumulate gradients of the mean cross-entropy per answer token of the whole batch."""
-        answers = sum(int((labels[:, 1:] != -100).sum()) for _, labels in batch)
+        """Accumulate this rank's part of the gradients of the mean cross-entropy per answer token, over all ranks."""
+        answers = ranks.total(sum(int((labels[:, 1:] != -100).sum()) for _, labels in batch))
         totals = {"loss": 0.0, "accuracy": 0.0, "tokens": 0.0}
         for chunk in batch:
             for name, value in self._chunk_backward(chunk, answers).items():
                 totals[name] += value
-        return totals
+        return {name: ranks.total(value) for name, value in totals.items()}
 
     def _render(self, draw: Draw) -> tuple[RenderedPrompt, int]:
         """Return a dialogue's prompt with its answer, and the answer's length in tokens."""
@@ -91,7 +92,7 @@ class GenerativeStage:
             labels[row, -length:] = inputs["input_ids"][row, -length:]
         return inputs, labels
 
-    def _chunk_backward(self, chunk: LabelledInputs, answers: int) -> Metrics:
+    def _chunk_backward(self, chunk: LabelledInputs, answers: float) -> Metrics:
         inputs = {name: tensor.to(self._device) for name, tensor in chunk[0].items()}
         labels = chunk[1].to(self._device)[:, 1:]
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):

@@ -11,9 +11,11 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from mllm_embed_training import ranks
+
 
 class Progress:
-    """Shows and records the steps of a run.
+    """Shows and records the steps of a run, on rank 0 alone.
 
     Args:
         run_dir: receives `metrics.jsonl` (one line per step, appended on resume) and `curves.png`.
@@ -38,6 +40,8 @@ class Progress:
         )
 
     def __enter__(self) -> Progress:
+        if ranks.rank() != 0:
+            return self
         self._run_dir.mkdir(parents=True, exist_ok=True)
         trim_metrics(self._run_dir / "metrics.jsonl", self._first)
         self._file = (self._run_dir / "metrics.jsonl").open("a", encoding="utf-8")
@@ -47,11 +51,15 @@ class Progress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if ranks.rank() != 0:
+            return
         self._bar.stop()
         self._file.close()
 
     def update(self, step: int, task: str | None, metrics: dict[str, float]) -> None:
         """Record one step, and the task that its batch came from if there is one such."""
+        if ranks.rank() != 0:
+            return
         now = time.monotonic()
         seconds, self._last = now - self._last, now
         self._file.write(json.dumps({"step": step, "task": task, "seconds": round(seconds, 4), **metrics}) + "\n")

@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from mllm_embed.errors import IncompatibleCheckpoint
-from mllm_embed_training import checkpoint
+from mllm_embed_training import checkpoint, ranks
 from mllm_embed_training.config import OptimSection, TrainConfig
 from mllm_embed_training.errors import TrainingFailed
 from mllm_embed_training.plan import MixturePlan
@@ -25,17 +25,18 @@ from mllm_embed_training.stage import Stage
 
 
 class Batches(Dataset[Any]):
-    """The batch of every step, made when asked for: a pure function of the plan, in any worker process."""
+    """This rank's part of every step's batch, made when asked for: a function of the plan, in any worker process."""
 
-    def __init__(self, stage: Stage, plan: MixturePlan) -> None:
+    def __init__(self, stage: Stage, plan: MixturePlan, part: slice) -> None:
         self._stage = stage
         self._plan = plan
+        self._part = part
 
     def __len__(self) -> int:
         return len(self._plan)
 
     def __getitem__(self, step: int) -> Any:
-        return self._stage.collate(self._plan.draws(step))
+        return self._stage.collate(self._plan.draws(step)[self._part])
 
 
 def train(config: TrainConfig, stage: Stage, run_dir: Path, *, start: str) -> bool:
@@ -70,25 +71,27 @@ def train(config: TrainConfig, stage: Stage, run_dir: Path, *, start: str) -> bo
         steps=optim.steps,
         seed=config.seed,
     )
+    part = ranks.share(config.data.batch_size)
     stage.model.train()
     with StopSignal() as stop, Progress(run_dir, first, optim.steps, config.data.batch_size) as progress:
-        for step, batch in enumerate(load_batches(stage, plan, first, config.data.workers), start=first):
+        for step, batch in enumerate(load_batches(Batches(stage, plan, part), first, config.data.workers), start=first):
             rate = learning_rate(optim, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             metrics = stage.backward(batch)
             if not math.isfinite(metrics["loss"]):
                 raise TrainingFailed(f"the loss is {metrics['loss']} at step {step}; lower optim.lr or check the data")
+            ranks.sum_gradients(trainable(stage))
             norm = torch.nn.utils.clip_grad_norm_(trainable(stage), optim.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             progress.update(step, plan.task(step), {**metrics, "lr": rate, "grad_norm": float(norm)})
-            done = step + 1
-            if stop.requested or done == optim.steps or done % config.checkpoint_every == 0:
+            done, stopping = step + 1, ranks.any_rank(stop.requested)
+            if (stopping or done == optim.steps or done % config.checkpoint_every == 0) and ranks.rank() == 0:
                 state = {"step": done, "identity": identity}
                 checkpoint.save(run_dir, done, model=stage.model, optimizer=optimizer, extra=state)
                 progress.draw()
-            if stop.requested:
+            if stopping:
                 return done == optim.steps
     return True
 
@@ -120,12 +123,12 @@ def resume(run_dir: Path, stage: Stage, optimizer: torch.optim.Optimizer, identi
     return int(checkpoint.load(newest, model=stage.model, optimizer=optimizer)["step"])
 
 
-def load_batches(stage: Stage, plan: MixturePlan, first: int, workers: int) -> Iterator[Any]:
+def load_batches(batches: Batches, first: int, workers: int) -> Iterator[Any]:
     """Return the batches from step `first` on, prepared by worker processes where asked."""
     loader: DataLoader[Any] = DataLoader(
-        Batches(stage, plan),
+        batches,
         batch_size=None,
-        sampler=range(first, len(plan)),
+        sampler=range(first, len(batches)),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         generator=torch.Generator(),  # else making the iterator would draw from the generator that dropout uses
