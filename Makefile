@@ -42,9 +42,10 @@ fix: ## repair what ruff can repair, and format
 	$(PREPARE) test
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-docs: ## write docs/cli.md from the commands' own help
+docs: ## write docs/cli.md and docs/losses.md from the code's own words
 	$(PREPARE) test
 	@$(BIN)/python -m mllm_embed.commands.reference > docs/.cli.md && mv docs/.cli.md docs/cli.md
+	@$(BIN)/python -m mllm_embed_training.reference > docs/.losses.md && mv docs/.losses.md docs/losses.md
 
 train-mini: ## train the built-in model from the data package: make train-mini MLLM_EMBED_DATA=/path/to/data
 	$(PREPARE) test

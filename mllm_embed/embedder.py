@@ -17,7 +17,7 @@ from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.preparation import Preparer
 from mllm_embed.tasks import DEFAULT, Role, get_task
-from mllm_embed.types import Embedding, EmbedInput, as_inputs
+from mllm_embed.types import Embedding, EmbedInput, Truncate, as_inputs
 from mllm_embed.vectors import check_dimensions, finish
 
 
@@ -83,6 +83,7 @@ class Embedder:
         role: Role = "query",
         instruction: str | None = None,
         dimensions: int | None = None,
+        truncate: Truncate = "none",
     ) -> list[Embedding]:
         """Embed inputs, in order, from any event loop.
 
@@ -92,6 +93,8 @@ class Embedder:
             role: side of the task: `query` or `target`.
             instruction: free instruction for all inputs.
             dimensions: width to cut to; None keeps the full width.
+            truncate: cut the text of inputs longer than the model takes at its `start` or `end`; pictures, instruction
+                and closing tokens stay. `none` refuses such inputs.
 
         Returns:
             float32 unit vectors with their token counts.
@@ -102,9 +105,12 @@ class Embedder:
         """
         width = check_dimensions(dimensions, self.dimensions, self.model_dir.recipe.matryoshka_dimensions)
         default = instruction if instruction is not None else get_task(task).instruction(role)
-        prompts = await self._preparer.prepare(inputs, default)
+        prompts = await self._preparer.prepare(inputs, default, truncate)
         raw = await self.backend.embed(prompts)
-        return [Embedding(finish(embedding.vector, width), embedding.tokens) for embedding in raw]
+        return [
+            Embedding(finish(one.vector, width), one.tokens, sum(i.width * i.height for i in prompt.images))
+            for one, prompt in zip(raw, prompts, strict=True)
+        ]
 
     def embed(
         self,
@@ -114,6 +120,7 @@ class Embedder:
         role: Role = "query",
         instruction: str | None = None,
         dimensions: int | None = None,
+        truncate: Truncate = "none",
     ) -> NDArray[np.float32]:
         """Embed strings, `Image`s, paths, PIL images, tuples of these (one interleaved input each) or `EmbedInput`s.
 
@@ -123,6 +130,7 @@ class Embedder:
             float32 unit vectors, shape [N, D].
         """
         options: dict[str, Any] = {"task": task, "role": role, "instruction": instruction, "dimensions": dimensions}
+        options["truncate"] = truncate
         embeddings = self._own_loop().run(self.aembed(as_inputs(items), **options))
         if not embeddings:
             return np.zeros((0, dimensions or self.dimensions), dtype=np.float32)

@@ -14,7 +14,7 @@ from mllm_embed.families.base import PixelRule
 from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir
 from mllm_embed.prompts import PromptRenderer
-from mllm_embed.types import EmbedInput, Image, RenderedPrompt, Text
+from mllm_embed.types import EmbedInput, Image, RenderedPrompt, Text, Truncate
 
 _CONCURRENT_LOADS = 8
 _LONG_TEXT = 20_000
@@ -35,18 +35,21 @@ class Preparer:
         self._max_tokens = model_dir.recipe.max_tokens
         self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
 
-    async def prepare(self, inputs: Sequence[EmbedInput], instruction: str) -> list[RenderedPrompt]:
+    async def prepare(
+        self, inputs: Sequence[EmbedInput], instruction: str, truncate: Truncate = "none"
+    ) -> list[RenderedPrompt]:
         """Prepare inputs concurrently, in order.
 
         Args:
             inputs: the inputs.
             instruction: for the inputs without one of their own.
+            truncate: cut the text of inputs that are too long, or refuse them.
 
         Raises:
             InputError: the first input that cannot be embedded, with its index.
         """
         gate, budget = asyncio.Semaphore(_CONCURRENT_LOADS), _PixelBudget(self._policy.max_total_pixels)
-        work = (self._one(item, instruction, gate, budget) for item in inputs)
+        work = (self._one(item, instruction, truncate, gate, budget) for item in inputs)
         results = await asyncio.gather(*work, return_exceptions=True)
         prompts: list[RenderedPrompt] = []
         for index, result in enumerate(results):
@@ -62,7 +65,7 @@ class Preparer:
         return self._renderer.decode(token_ids)
 
     async def _one(
-        self, item: EmbedInput, instruction: str, gate: asyncio.Semaphore, budget: _PixelBudget
+        self, item: EmbedInput, instruction: str, truncate: Truncate, gate: asyncio.Semaphore, budget: _PixelBudget
     ) -> RenderedPrompt:
         sources = [content for content in item.content if isinstance(content, Image)]
         if len(sources) > MAX_IMAGES:
@@ -70,9 +73,21 @@ class Preparer:
         async with gate:
             images = [await self._load(source, budget) for source in sources]
             if sum(len(content.text) for content in item.content if isinstance(content, Text)) > _LONG_TEXT:
-                prompt = await asyncio.to_thread(self._renderer.render, item, instruction, images)
-            else:
-                prompt = self._renderer.render(item, instruction, images)
+                return await asyncio.to_thread(self._render, item, instruction, images, truncate)
+            return self._render(item, instruction, images, truncate)
+
+    def _render(
+        self, item: EmbedInput, instruction: str, images: Sequence[PIL.Image.Image], truncate: Truncate
+    ) -> RenderedPrompt:
+        """Render an input, cut to the model's limit if asked; pieces may merge, so it may take several cuts."""
+        prompt = self._renderer.render(item, instruction, images)
+        while truncate != "none" and (excess := self._length(prompt) - self._max_tokens) > 0:
+            shorter = self._renderer.shorten(item, excess, truncate)
+            if not any(isinstance(content, Image) or content.text.strip() for content in shorter.content):
+                break  # pictures or the instruction alone are too long
+            if shorter == item:
+                break
+            item, prompt = shorter, self._renderer.render(shorter, instruction, images)
         self._check_length(prompt)
         return prompt
 
@@ -83,13 +98,18 @@ class Preparer:
         budget.spend(image.width * image.height)
         return image
 
+    def _length(self, prompt: RenderedPrompt) -> int:
+        return len(prompt.token_ids) - len(prompt.images) + self._visual_tokens(prompt)
+
+    def _visual_tokens(self, prompt: RenderedPrompt) -> int:
+        return sum(self._pixels.visual_tokens(*image.size) for image in prompt.images)
+
     def _check_length(self, prompt: RenderedPrompt) -> None:
-        visual = sum(self._pixels.visual_tokens(*image.size) for image in prompt.images)
-        text = len(prompt.token_ids) - len(prompt.images)
-        if text + visual > self._max_tokens:
+        length, visual = self._length(prompt), self._visual_tokens(prompt)
+        if length > self._max_tokens:
             raise InputTooLong(
-                f"the model takes at most {self._max_tokens} tokens, but the input has {text + visual} "
-                f"({text} of text and instruction, {visual} of {len(prompt.images)} images)"
+                f"the model takes at most {self._max_tokens} tokens, but the input has {length} "
+                f"({length - visual} of text and instruction, {visual} of {len(prompt.images)} images)"
             )
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mllm_embed.errors import IncompatibleCheckpoint, InvalidInput
 from mllm_embed.families import Family, Template
@@ -111,6 +112,30 @@ class PromptRenderer:
         except (UnicodeEncodeError, TypeError):
             raise InvalidInput("text is not valid Unicode (it holds a lone surrogate)") from None
         return ids
+
+    def shorten(self, item: EmbedInput, tokens: int, end: Literal["start", "end"]) -> EmbedInput:
+        """Cut tokens off the texts of an input; its pictures, its instruction and the template stay whole.
+
+        Args:
+            item: the input.
+            tokens: how many to cut off, at least 1; all text goes if there is less.
+            end: where to cut: the first texts from their start on, or the last ones from their end back.
+        """
+        content = list(item.content)
+        for index in range(len(content)) if end == "start" else reversed(range(len(content))):
+            piece = content[index]
+            if not isinstance(piece, Text) or tokens <= 0:
+                continue
+            spans = self._tokenizer.encode(piece.text, add_special_tokens=False).offsets
+            if len(spans) <= tokens:
+                kept = ""
+            elif end == "start":
+                kept = piece.text[spans[tokens][0] :]
+            else:
+                kept = piece.text[: spans[-tokens][0]]
+            content[index] = Text(kept)
+            tokens -= min(tokens, len(spans))
+        return replace(item, content=tuple(content))
 
     def control_id(self, token: str) -> int:
         """Return the id of a control token.

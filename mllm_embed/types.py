@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mllm_embed.errors import InvalidInput
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
     import PIL.Image
     from numpy.typing import NDArray
+
+
+Truncate = Literal["none", "start", "end"]
+"""What to do with an input of more tokens than the model takes: refuse it, or cut its text at the start or the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,9 @@ class Embedding:
     Attributes:
         vector: float32, shape [D].
         tokens: prompt tokens that the model read for it, visual tokens included.
+        pixels: of its pictures, as they came.
     """
 
     vector: NDArray[np.float32]
     tokens: int
+    pixels: int = 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mllm_embed.errors import BackendError, InvalidDimensions
+
+Quantisation = Literal["int8", "uint8", "binary", "ubinary"]
 
 
 def check_dimensions(dimensions: int | None, width: int, offered: tuple[int, ...] = ()) -> int:
@@ -49,6 +52,34 @@ def finish(raw: NDArray[np.float32], dimensions: int | None = None) -> NDArray[n
     if not np.all(np.isfinite(norm)) or not np.all(norm > 0):
         raise BackendError("the model returned a vector that is zero or not finite")
     return np.asarray(cut / norm, dtype=np.float32)
+
+
+def quantise(vector: NDArray[np.float32], kind: Quantisation) -> NDArray[np.int8] | NDArray[np.uint8]:
+    """Write a vector with one byte, or one bit, per number.
+
+    int8 and uint8 are scaled by each vector's own greatest magnitude, so that the cosines of int8 vectors are those of
+    the floats up to rounding (uint8 is the same plus 128); no calibration set is needed. binary and ubinary hold the
+    signs, eight to a byte, first number in the highest bit: for Hamming distances.
+
+    Args:
+        vector: float32, not zero, shape [..., D]; D a multiple of 8 for binary and ubinary.
+        kind: `int8`, `uint8`, `binary` (signed bytes) or `ubinary`.
+
+    Returns:
+        int8 or uint8, shape [..., D] or [..., D / 8].
+
+    Raises:
+        InvalidDimensions: a width that bits do not fill whole bytes of.
+    """
+    if kind in ("int8", "uint8"):
+        scale = 127 / np.abs(vector).max(axis=-1, keepdims=True)
+        scaled = np.rint(vector * scale)
+        signed: NDArray[np.int8] = scaled.astype(np.int8)
+        return signed if kind == "int8" else (scaled + 128).astype(np.uint8)
+    if vector.shape[-1] % 8:
+        raise InvalidDimensions(f"dimensions must be a multiple of 8 for {kind}, but is {vector.shape[-1]}")
+    packed: NDArray[np.uint8] = np.packbits(vector > 0, axis=-1)
+    return packed if kind == "ubinary" else np.asarray(packed.astype(np.int16) - 128, dtype=np.int8)
 
 
 def to_base64(vector: NDArray[np.float32]) -> str:

@@ -22,6 +22,7 @@ from mllm_embed.model_dir import BUILT_IN
 from mllm_embed_serving.app import create_app
 from mllm_embed_serving.settings import ServerSettings
 from mllm_embed_training.config import load_config
+from mllm_embed_training.reference import reference as losses_reference
 
 pytestmark = pytest.mark.fast
 
@@ -77,6 +78,10 @@ def test_no_page_names_a_machine() -> None:
 
 def test_the_command_reference_is_up_to_date() -> None:
     assert (ROOT / "docs" / "cli.md").read_text() == reference(), "run `make docs`"
+
+
+def test_the_losses_page_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "losses.md").read_text() == losses_reference(), "run `make docs`"
 
 
 def test_every_command_shows_examples() -> None:

@@ -14,7 +14,7 @@ from mllm_embed_serving.auth import ApiKeyMiddleware
 from mllm_embed_serving.errors import MethodNotAllowed, RequestError, UnknownRoute
 from mllm_embed_serving.fields import shown
 from mllm_embed_serving.middleware import BodyLimitMiddleware, RequestMiddleware
-from mllm_embed_serving.routes import openai, operations
+from mllm_embed_serving.routes import cohere, openai, operations, scoring, voyage
 from mllm_embed_serving.service import Service
 from mllm_embed_serving.settings import ServerSettings
 
@@ -28,8 +28,8 @@ def create_app(embedder: Embedder, settings: ServerSettings | None = None) -> Fa
     """
     service = Service(embedder, settings if settings is not None else ServerSettings())
     app = FastAPI(title="mllm-embed", version=importlib.metadata.version("mllm-embed"), redoc_url=None)
-    app.include_router(openai.build(service))
-    app.include_router(operations.build(service))
+    for dialect in (openai, cohere, voyage, scoring, operations):
+        app.include_router(dialect.build(service))
     app.add_exception_handler(HTTPException, _raise_as_ours)
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_bytes=service.settings.max_body_bytes)

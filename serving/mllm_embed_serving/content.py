@@ -23,8 +23,14 @@ MAX_TOKEN_IDS = 100_000
 """Longest array of token ids; every model's context is shorter, and each id is checked one by one."""
 
 _ITEM_KEYS = ("text", "image", "instruction")
-_PART_KEYS = {"text": "text", "input_text": "text", "image_url": "image_url", "input_image": "image_url"}
-"""Types of content parts, of the chat and of the responses API, and the key that holds their value."""
+_PART_KEYS = {
+    "text": "text",
+    "input_text": "text",
+    "image_url": "image_url",
+    "input_image": "image_url",
+    "image_base64": "image_base64",
+}
+"""Types of content parts, of OpenAI's chat and responses APIs and of Voyage's, and the key that holds their value."""
 _URI = re.compile(r"(data:|https?://)", re.IGNORECASE)
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
@@ -50,16 +56,32 @@ class ItemReader:
             InputError: its picture or its token ids are refused.
         """
         if isinstance(value, str):
-            return EmbedInput((Text(fields.text(value, path, self.max_text_chars)),))
+            return self.text(value, path)
         if isinstance(value, dict):
             return self._object(value, path)
         if isinstance(value, list):
             if not value:
                 raise InvalidParameter("must not be an empty array", param=path)
             if all(isinstance(part, dict) for part in value):
-                return EmbedInput(self._parts(value, path))
+                return self.parts(value, path)
             return self.token_ids(value, path)
         raise fields.wrong_type("a string, an object, or an array of token ids or content parts", value, path)
+
+    def text(self, value: Any, path: str) -> EmbedInput:
+        """Read an item that is a text."""
+        return EmbedInput((Text(fields.text(value, path, self.max_text_chars)),))
+
+    def image(self, value: Any, path: str) -> EmbedInput:
+        """Read an item that is a picture: a data URI, bare base64, or a URL."""
+        return EmbedInput((_image(value, path),))
+
+    def parts(self, value: Any, path: str) -> EmbedInput:
+        """Read an item that is an array of content parts."""
+        if not isinstance(value, list):
+            raise fields.wrong_type("an array of content parts", value, path)
+        if not value:
+            raise InvalidParameter("must not be an empty array", param=path)
+        return EmbedInput(self._parts(value, path))
 
     def token_ids(self, value: list[Any], path: str) -> EmbedInput:
         """Read an array of the model's own token ids; they are embedded as the text that they spell."""

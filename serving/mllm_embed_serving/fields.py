@@ -91,6 +91,19 @@ def positive_integer(value: Any, path: str) -> int | None:
     return value
 
 
+def boolean(value: Any, path: str, *, default: bool) -> bool:
+    """Read true or false; null stands for `default`.
+
+    Raises:
+        InvalidParameter: anything else.
+    """
+    if value is None:
+        return default
+    if type(value) is not bool:
+        raise wrong_type("a boolean", value, path)
+    return value
+
+
 def known_keys(value: dict[str, Any], path: str, allowed: tuple[str, ...]) -> None:
     """Refuse an object that holds other keys than `allowed`; keys with a null value count as absent.
 

@@ -40,7 +40,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = scope.setdefault("state", {})["request_id"] = _request_id(scope)
         started = time.perf_counter()
         status = 0
 
@@ -64,7 +64,7 @@ class RequestMiddleware:
                 if status:  # the answer is already on its way, so it can only be cut off
                     raise
                 name_item = scope.get("state", {}).get("name_item")
-                await error_response(error, request_id, name_item)(scope, receive, send_with_id)
+                await error_response(error, request_id, scope["path"], name_item)(scope, receive, send_with_id)
             finally:
                 seconds = time.perf_counter() - started
                 self._metrics.record_request(_route(scope), status, seconds)

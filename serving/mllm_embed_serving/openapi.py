@@ -1,19 +1,22 @@
-"""The request body of /v1/embeddings for /openapi.json; the checks themselves are in `schemas` and `content`."""
+"""The request bodies of all dialects for /openapi.json; the checks themselves are in `schemas` and `content`."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from mllm_embed.tasks import TASKS
-from mllm_embed_serving.schemas import ROLES
+from mllm_embed_serving.schemas.cohere import INPUT_TYPES
+from mllm_embed_serving.schemas.common import WRITERS
+from mllm_embed_serving.schemas.openai import JINA_TASKS, ROLES, TRUNCATIONS
 
 _PART = {
     "type": "object",
     "description": "An OpenAI content part: type text (text) or image_url (image_url.url).",
     "required": ["type"],
     "properties": {
-        "type": {"enum": ["text", "image_url", "input_text", "input_image"]},
+        "type": {"enum": ["text", "image_url", "image_base64", "input_text", "input_image"]},
         "text": {"type": "string"},
+        "image_base64": {"type": "string"},
         "image_url": {
             "oneOf": [{"type": "string"}, {"type": "object", "properties": {"url": {"type": "string"}}}],
         },
@@ -46,27 +49,75 @@ _MESSAGE = {
 }
 _CONVERSATION = {"type": "array", "items": _MESSAGE}
 
-EMBEDDINGS: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["model"],
-                    "properties": {
-                        "model": {"type": "string"},
-                        "input": {"oneOf": [*_ITEM["oneOf"], {"type": "array", "items": _ITEM}]},
-                        "messages": {"oneOf": [_CONVERSATION, {"type": "array", "items": _CONVERSATION}]},
-                        "instruction": {"type": "string", "description": "What the vectors are for, in words."},
-                        "task": {"enum": sorted(TASKS), "description": "A built-in task instead of an instruction."},
-                        "input_type": {"enum": list(ROLES), "default": "query", "description": "Side of the task."},
-                        "dimensions": {"type": "integer", "minimum": 1},
-                        "encoding_format": {"enum": ["float", "base64"], "default": "float"},
-                        "user": {"type": "string", "description": "Accepted and ignored."},
-                    },
-                }
-            }
-        },
-    }
+_STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_INPUTS = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "object",
+        "required": ["content"],
+        "properties": {"content": {"type": "array", "items": _PART, "minItems": 1}},
+    },
 }
+_OURS = {
+    "instruction": {"type": "string", "description": "What the vectors are for, in words."},
+    "task": {"enum": sorted(TASKS), "description": "A built-in task instead of an instruction."},
+}
+_SIDE = {"oneOf": [*_ITEM["oneOf"], {"type": "array", "items": _ITEM}]}
+
+
+def _body(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
+    schema = {"type": "object", "required": required, "properties": {"model": {"type": "string"}, **properties}}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+EMBEDDINGS = _body(
+    ["model"],
+    {
+        "input": _SIDE,
+        "messages": {"oneOf": [_CONVERSATION, {"type": "array", "items": _CONVERSATION}]},
+        **_OURS,
+        "task": {"enum": [*sorted(TASKS), *JINA_TASKS], "description": "A built-in task, or one of Jina's."},
+        "input_type": {"enum": list(ROLES), "default": "query", "description": "Side of the task."},
+        "dimensions": {"type": "integer", "minimum": 1},
+        "encoding_format": {"enum": list(WRITERS), "default": "float"},
+        "embedding_type": {"enum": list(WRITERS), "description": "Jina's name of encoding_format."},
+        "truncate": {"enum": list(TRUNCATIONS), "default": "none", "description": "Cut texts that are too long."},
+        "user": {"type": "string", "description": "Accepted and ignored."},
+    },
+)
+COHERE_EMBED = _body(
+    ["model", "input_type"],
+    {
+        "texts": _STRINGS,
+        "images": {**_STRINGS, "description": "Data URIs."},
+        "inputs": _INPUTS,
+        "input_type": {"enum": list(INPUT_TYPES)},
+        "embedding_types": {"type": "array", "items": {"enum": list(WRITERS)}, "minItems": 1},
+        "output_dimension": {"type": "integer", "minimum": 1},
+        "truncate": {"enum": ["NONE", "START", "END"], "default": "END"},
+    },
+)
+VOYAGE_EMBED = _body(
+    ["model", "inputs"],
+    {
+        "inputs": _INPUTS,
+        "input_type": {"enum": ["query", "document", None]},
+        "truncation": {"type": "boolean", "default": True},
+        "output_dimension": {"type": "integer", "minimum": 1},
+        "output_dtype": {"enum": [name for name in WRITERS if name != "base64"], "default": "float"},
+        "output_encoding": {"enum": ["base64", None]},
+    },
+)
+RERANK = _body(
+    ["model", "query", "documents"],
+    {
+        "query": _ITEM,
+        "documents": {"type": "array", "items": _ITEM, "minItems": 1},
+        "top_n": {"type": "integer", "minimum": 1},
+        "top_k": {"type": "integer", "minimum": 1, "description": "Voyage's name of top_n."},
+        "return_documents": {"type": "boolean", "default": False},
+        **_OURS,
+    },
+)
+SCORE = _body(["model"], {"text_1": _SIDE, "text_2": _SIDE, "queries": _SIDE, "documents": _SIDE, **_OURS})

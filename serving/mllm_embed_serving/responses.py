@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from fastapi.responses import JSONResponse
 
 from mllm_embed_serving.errors import NameItem, error_body, find_answer
+from mllm_embed_serving.schemas import cohere, voyage
 
 
 class AsciiJSONResponse(JSONResponse):
@@ -18,9 +20,23 @@ class AsciiJSONResponse(JSONResponse):
         return json.dumps(content, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
-def error_response(error: BaseException, request_id: str, name_item: NameItem | None = None) -> AsciiJSONResponse:
-    """Return the HTTP answer of an error."""
+ErrorShape = Callable[[str, str], dict[str, Any]]
+"""Message and request id -> the error object of a dialect."""
+
+ERROR_SHAPES: dict[str, ErrorShape] = {
+    "/v2/": cohere.error_body,
+    "/v1/multimodalembeddings": voyage.error_body,
+}
+"""Dialects whose errors have another shape than OpenAI's, by the beginning of their paths."""
+
+
+def error_response(
+    error: BaseException, request_id: str, path: str, name_item: NameItem | None = None
+) -> AsciiJSONResponse:
+    """Return the HTTP answer of an error, in the shape of the dialect that `path` belongs to."""
     answer = find_answer(error)
-    return AsciiJSONResponse(
-        error_body(error, request_id, name_item), status_code=answer.status, headers=dict(answer.headers)
-    )
+    body = error_body(error, request_id, name_item)
+    for prefix, shape in ERROR_SHAPES.items():
+        if path.startswith(prefix):
+            body = shape(body["error"]["message"], request_id)
+    return AsciiJSONResponse(body, status_code=answer.status, headers=dict(answer.headers))

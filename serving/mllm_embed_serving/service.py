@@ -6,11 +6,16 @@ import asyncio
 from functools import cached_property
 from typing import Any
 
+from starlette.requests import Request
+
 from mllm_embed.embedder import Embedder
+from mllm_embed.types import Embedding
 from mllm_embed_serving.content import ItemReader
+from mllm_embed_serving.disconnects import unless_disconnected
 from mllm_embed_serving.errors import UnknownModel
 from mllm_embed_serving.fields import shown
 from mllm_embed_serving.metrics import Metrics
+from mllm_embed_serving.schemas.common import EmbeddingRequest
 from mllm_embed_serving.settings import ServerSettings
 
 
@@ -40,6 +45,26 @@ class Service:
             raise UnknownModel(
                 f"the model {shown(name)} does not exist here; this server serves {self.embedder.name!r}", param="model"
             )
+
+    async def embed(self, request: Request, wanted: EmbeddingRequest) -> list[Embedding]:
+        """Embed what a request asks for, unless its caller hangs up, and count it.
+
+        Raises:
+            InputError: an input cannot be embedded; its `index` says which.
+            ClientGone: the caller hung up first.
+        """
+        work = self.embedder.aembed(
+            wanted.inputs,
+            task=wanted.task,
+            role=wanted.role,
+            instruction=wanted.instruction,
+            dimensions=wanted.dimensions,
+            truncate=wanted.truncate,
+        )
+        embeddings = await unless_disconnected(request, work)
+        tokens = sum(embedding.tokens for embedding in embeddings)
+        self.metrics.record_embeddings(items=len(embeddings), tokens=tokens, images=wanted.images)
+        return embeddings
 
     async def model_card(self) -> dict[str, Any]:
         """Return OpenAI's model object, with everything that decides which vector an input gets."""

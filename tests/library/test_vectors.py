@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mllm_embed.errors import BackendError, InvalidDimensions
-from mllm_embed.vectors import check_dimensions, finish, from_base64, to_base64
+from mllm_embed.vectors import check_dimensions, finish, from_base64, quantise, to_base64
 
 pytestmark = pytest.mark.fast
 
@@ -70,3 +70,18 @@ def test_base64_is_little_endian_float32() -> None:
     vector = raw(7)
     assert np.array_equal(from_base64(to_base64(vector)), vector)
     assert np.array_equal(from_base64(to_base64(vector[::2])), vector[::2])  # not contiguous
+
+
+def test_bytes_keep_cosines_and_bits_keep_signs() -> None:
+    vectors = finish(np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32))
+    small = quantise(vectors, "int8")
+    assert small.dtype == np.int8
+    assert np.abs(small).max(axis=1).tolist() == [127, 127]
+    unit = small / np.linalg.norm(small, axis=1, keepdims=True)
+    assert float(unit[0] @ unit[1]) == pytest.approx(float(vectors[0] @ vectors[1]), abs=0.01)
+    np.testing.assert_array_equal(quantise(vectors, "uint8").astype(int), small.astype(int) + 128)
+    bits = quantise(vectors, "ubinary")
+    np.testing.assert_array_equal(np.unpackbits(bits, axis=1), vectors > 0)
+    np.testing.assert_array_equal(quantise(vectors, "binary").astype(int), bits.astype(int) - 128)
+    with pytest.raises(InvalidDimensions, match="multiple of 8 for binary, but is 12"):
+        quantise(vectors[:, :12], "binary")

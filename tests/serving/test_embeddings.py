@@ -10,7 +10,7 @@ import pytest
 
 from mllm_embed.embedder import Embedder
 from mllm_embed.prompts import PromptRenderer
-from mllm_embed_serving.schemas import UNSUPPORTED
+from mllm_embed_serving.schemas.openai import UNSUPPORTED
 
 pytestmark = pytest.mark.fast
 

@@ -41,7 +41,7 @@ def recipe(stage: str, model: Path, run_dir: Path, *, steps: int = 6, **changes:
     }
     if stage == "contrastive":
         raw["lora"] = {"r": 4, "alpha": 8, "dropout": 0.1, "tower": True}
-        raw["loss"] = {"temperature": 0.1, "matryoshka_dimensions": [16]}
+        raw["loss"] = {"info_nce": {"temperature": 0.1}, "matryoshka": {"dimensions": [16]}}
     return TrainConfig.model_validate({**raw, **changes})
 
 
@@ -80,7 +80,7 @@ def test_a_resumed_run_ends_with_the_same_bits(kind: str, tiny_path: Path, tmp_p
         ("model", {}),
         ("lora", {"lora": {"r": 2, "alpha": 8, "dropout": 0.1, "tower": True}}),
         ("seed", {"seed": 5}),
-        ("loss", {"loss": {"temperature": 0.2}}),
+        ("loss", {"loss": {"info_nce": {"temperature": 0.2}}}),
         ("data.tasks", {"data": {"tasks": {"toy-t2i": 1}, "batch_size": 4, "group_size": 4}}),
     ],
 )

@@ -160,5 +160,5 @@ def save_result(stage: Stage, start: ModelDir, config: TrainConfig, out: Path) -
         base = os.path.relpath(start.weights, out)
         changes |= {"base": base, "adapter": ".", "adapter_sha256": digest}
     if config.stage != "generative":
-        changes["matryoshka_dimensions"] = config.loss.matryoshka_dimensions
+        changes["matryoshka_dimensions"] = config.loss.matryoshka.dimensions
     write_recipe(out, start.with_recipe(**changes).recipe)

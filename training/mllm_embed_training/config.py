@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mllm_embed.errors import MllmEmbedError
+from mllm_embed_training.objective import LossSection
 from mllm_embed_training.scratch import ScratchModel
-
-Positive = Annotated[int, Field(ge=1)]
+from mllm_embed_training.section import Positive, Section
 
 
 class ConfigError(MllmEmbedError):
     """A recipe that cannot be run; the message lists every fault."""
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ModelSection(Section):
@@ -90,17 +84,6 @@ class OptimSection(Section):
     """AdamW weight decay, on matrices only."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this norm."""
-
-
-class LossSection(Section):
-    """The contrastive loss; ignored by the generative stage."""
-
-    temperature: float = Field(default=0.02, gt=0)
-    """Softmax temperature."""
-    symmetric: bool = True
-    """Also tell the query of each positive among all queries."""
-    matryoshka_dimensions: tuple[int, ...] = ()
-    """Widths to train besides the full one."""
 
 
 class TrainConfig(Section):

@@ -1,4 +1,4 @@
-"""Stage (b): make the LVLM an embedder, by InfoNCE over homogeneous batches, with GradCache."""
+"""Stage (b): make the LVLM an embedder, by contrast over homogeneous batches, with GradCache."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from mllm_embed.prompts import PromptRenderer
 from mllm_embed.tasks import Role, Task
 from mllm_embed.types import EmbedInput, RenderedPrompt
 from mllm_embed_training import ranks
-from mllm_embed_training.config import LossSection
 from mllm_embed_training.examples import Example, ExampleTask, Side, pictures
 from mllm_embed_training.grad_cache import grad_cache_step
-from mllm_embed_training.losses import duplicate_mask, info_nce, matryoshka
+from mllm_embed_training.losses import duplicate_mask
+from mllm_embed_training.objective import LossSection, Targets
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.stage import Metrics
 
@@ -43,13 +43,13 @@ class ContrastiveBatch:
 
 
 class ContrastiveStage:
-    """InfoNCE over the library's prompts, media and pooling.
+    """Contrastive losses over the library's prompts, media and pooling.
 
     Args:
         model_dir: tokenizer, processors and the prompt format to train for.
         model: the LVLM with its adapter, on `device`.
         tasks: the mixture's tasks.
-        loss: temperature and widths.
+        loss: the objective.
         chunk_size: rows per forward pass (GradCache); a batch of one chunk takes the plain step.
         device: torch device.
         bf16: compute in bfloat16.
@@ -73,7 +73,6 @@ class ContrastiveStage:
         self._chunk_size = chunk_size
         self._device = device
         self._bf16 = bf16
-        self._dimensions = (*loss.matryoshka_dimensions, model_dir.recipe.dimensions)
         self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
         self._inputs = InputBuilder(model_dir, self._renderer.image_token_id)
 
@@ -101,21 +100,11 @@ class ContrastiveStage:
         labels = ranks.gather(ranks.first_row(candidate_keys) + own)
         excluded = duplicate_mask(ranks.gather(query_keys).tolist(), ranks.gather(candidate_keys).tolist(), labels)
 
-        def one_width(queries: Tensor, candidates: Tensor) -> Tensor:
-            return info_nce(
-                queries,
-                candidates,
-                labels,
-                temperature=self._loss.temperature,
-                mask=excluded,
-                symmetric=self._loss.symmetric,
-            )
-
         def loss_of(queries: Tensor, candidates: Tensor) -> Tensor:
             nonlocal accuracy
             queries, candidates = ranks.gather(queries), ranks.gather(candidates)
             accuracy = _accuracy(queries, candidates, labels, excluded)
-            return matryoshka(one_width, self._dimensions)(queries, candidates)
+            return self._loss.value(queries, candidates, Targets(labels, excluded))
 
         loss = grad_cache_step(self._encode, batch.queries, batch.candidates, loss_of)
         tokens = sum(int(chunk["attention_mask"].sum()) for chunk in [*batch.queries, *batch.candidates])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from mllm_embed.evaluation.mini_mmeb_rows import class_name, emoji_name, figure_text, icon_text, story_text
-from mllm_embed.tasks import get_task
+from mllm_embed.tasks import DEFAULT, Task, get_task
 from mllm_embed.types import Image, Text
 from mllm_embed_training.augment import Pictures, decode
 from mllm_embed_training.examples import Example, ExampleTask, Side
@@ -17,6 +17,8 @@ from mllm_embed_training.sources import Package, Row
 Describe = Callable[[Row, random.Random], str]
 MakeTask = Callable[[], ExampleTask[Example]]
 
+DEFAULT_SHARE = 0.2
+"""Share of the pairs that are learned under the default instruction instead of their task's."""
 MAX_NAME_BYTES = 36
 """Names in other scripts cost up to a token per byte of the small vocabulary; longer ones would pad whole batches."""
 
@@ -83,13 +85,18 @@ def _text_and_image(pictures: Pictures, row: Row, rng: random.Random, *, text: D
     # The key of a picture is its name, so that two pictures of one name are never each other's negatives.
     drawn = Side((pictures(row, rng),), f"image:{words.casefold()}")
     query, positive = (written, drawn) if direction == "text-to-image" else (drawn, written)
-    return Example(query, positive, get_task(direction))
+    return Example(query, positive, _task(direction, rng))
+
+
+def _task(name: str, rng: random.Random) -> Task:
+    """Return the task, at times the default one: who gives no instruction must find things too."""
+    return get_task(DEFAULT if rng.random() < DEFAULT_SHARE else name)
 
 
 def _same_thing(pictures: Pictures, group: list[Row], rng: random.Random) -> Example:
     one, other = rng.sample(group, 2)
     key = str(one.get("concept_id") or one["name"])
-    return Example(Side((pictures(one, rng),), key), Side((pictures(other, rng),), key), get_task("image-to-image"))
+    return Example(Side((pictures(one, rng),), key), Side((pictures(other, rng),), key), _task("image-to-image", rng))
 
 
 def _near(pictures: Pictures, row: tuple[Row, list[Row]], rng: random.Random) -> Example:

@@ -6,10 +6,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from mllm_embed_serving import fields, schemas
-from mllm_embed_serving.disconnects import unless_disconnected
+from mllm_embed_serving import fields
 from mllm_embed_serving.openapi import EMBEDDINGS
 from mllm_embed_serving.responses import AsciiJSONResponse
+from mllm_embed_serving.schemas import common, openai
 from mllm_embed_serving.service import Service
 
 
@@ -20,25 +20,14 @@ def build(service: Service) -> APIRouter:
     @router.post("/embeddings", openapi_extra=EMBEDDINGS)
     async def create_embeddings(request: Request) -> AsciiJSONResponse:
         """Embed texts, images and mixtures of both."""
-        body = schemas.read_json(await request.body())
+        body = common.read_json(await request.body())
         model = fields.text(body.get("model"), "model", service.settings.max_text_chars)
         service.check_model(model)
-        items = schemas.select_items(body, service.settings.max_items)
+        items = openai.select_items(body, service.settings.max_items)
         request.state.name_item = items.paths.__getitem__  # so that an error can name the item as the caller wrote it
-        wanted = schemas.parse_request(body, items, service.reader, service.settings)
-        work = service.embedder.aembed(
-            wanted.inputs,
-            task=wanted.task,
-            role=wanted.role,
-            instruction=wanted.instruction,
-            dimensions=wanted.dimensions,
-        )
-        embeddings = await unless_disconnected(request, work)
-        answer = schemas.response_body(embeddings, model, wanted.encoding_format)
-        service.metrics.record_embeddings(
-            items=len(embeddings), tokens=answer["usage"]["total_tokens"], images=wanted.images
-        )
-        return AsciiJSONResponse(answer)
+        asked = openai.parse_request(body, items, service.reader, service.settings)
+        embeddings = await service.embed(request, asked.wanted)
+        return AsciiJSONResponse(openai.response_body(embeddings, model, asked.encoding))
 
     @router.get("/models")
     async def list_models() -> dict[str, Any]:

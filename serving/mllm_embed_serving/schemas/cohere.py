@@ -1,0 +1,119 @@
+"""Cohere's /v2/embed: one of texts, images or inputs; several embedding types per vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mllm_embed.tasks import DEFAULT, Role
+from mllm_embed.types import Embedding, EmbedInput, Truncate
+from mllm_embed_serving import fields
+from mllm_embed_serving.content import ItemReader
+from mllm_embed_serving.errors import InvalidParameter
+from mllm_embed_serving.schemas.common import WRITERS, EmbeddingRequest, Items, array_items, check_count, read_items
+from mllm_embed_serving.settings import ServerSettings
+
+INPUT_TYPES: dict[str, tuple[str, Role]] = {
+    "search_query": (DEFAULT, "query"),
+    "search_document": (DEFAULT, "target"),
+    "classification": ("classification", "query"),
+    "clustering": (DEFAULT, "target"),
+    "image": (DEFAULT, "target"),
+}
+"""Values of `input_type`, and our task and side for each."""
+_TRUNCATIONS: dict[str, Truncate] = {"NONE": "none", "START": "start", "END": "end"}
+_SOURCES = ("texts", "images", "inputs")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CohereRequest:
+    """A checked request.
+
+    Attributes:
+        wanted: what to embed, and how.
+        types: the embedding types asked for, in order.
+        texts: echoed in the answer where the request had texts.
+    """
+
+    wanted: EmbeddingRequest
+    types: tuple[str, ...]
+    texts: list[str] | None
+
+
+def select_items(body: dict[str, Any], max_items: int) -> Items:
+    """Find the items of a request.
+
+    Raises:
+        InvalidParameter: none or several of texts, images and inputs; empty, or more than `max_items`.
+    """
+    given = [name for name in _SOURCES if body.get(name) is not None]
+    if len(given) != 1:
+        problem = "none is given" if not given else f"{' and '.join(given)} are given"
+        raise InvalidParameter(f"exactly one of {', '.join(_SOURCES)} is needed, but {problem}", param="texts")
+    items = array_items(body[given[0]], given[0])
+    check_count(items, max_items)
+    return items
+
+
+def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settings: ServerSettings) -> CohereRequest:
+    """Check the other fields of a request, and read its items.
+
+    Raises:
+        InvalidParameter: a field is of a wrong type, out of range, or not supported.
+        InputError: an item is refused, with its index.
+    """
+    if body.get("input_type") is None:
+        raise InvalidParameter(f"is required; it is one of {', '.join(map(repr, INPUT_TYPES))}", param="input_type")
+    kind = fields.choice(body["input_type"], "input_type", {name: name for name in INPUT_TYPES}, "")
+    task, role = INPUT_TYPES[kind]
+    if body.get("max_tokens") is not None:
+        raise InvalidParameter(
+            "is not supported: texts are cut at the model's own limit, see truncate", param="max_tokens"
+        )
+
+    def read(value: Any, path: str) -> EmbedInput:
+        if items.field == "texts":
+            return reader.text(value, path)
+        if items.field == "images":
+            return reader.image(value, path)
+        if not isinstance(value, dict):
+            raise fields.wrong_type("an object with content", value, path)
+        return reader.parts(value.get("content"), f"{path}.content")
+
+    wanted = EmbeddingRequest(
+        task=task,
+        role=role,
+        dimensions=fields.positive_integer(body.get("output_dimension"), "output_dimension"),
+        truncate=fields.choice(body.get("truncate"), "truncate", _TRUNCATIONS, "END"),
+        inputs=read_items(items, read, settings),
+    )
+    return CohereRequest(wanted=wanted, types=_types(body), texts=body.get("texts"))
+
+
+def response_body(asked: CohereRequest, embeddings: Sequence[Embedding], request_id: str) -> dict[str, Any]:
+    """Return Cohere's answer: every vector in every type asked for."""
+    vectors = {name: [WRITERS[name](item.vector) for item in embeddings] for name in asked.types}
+    tokens, images = sum(item.tokens for item in embeddings), asked.wanted.images
+    body: dict[str, Any] = {
+        "id": request_id,
+        "response_type": "embeddings_by_type",
+        "embeddings": vectors,
+        "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens, "images": images}},
+    }
+    return body if asked.texts is None else {**body, "texts": asked.texts}
+
+
+def error_body(message: str, request_id: str) -> dict[str, Any]:
+    """Return an error in Cohere's shape."""
+    return {"id": request_id, "message": message}
+
+
+def _types(body: dict[str, Any]) -> tuple[str, ...]:
+    value = body.get("embedding_types")
+    if value is None:
+        return ("float",)
+    items = array_items(value, "embedding_types")
+    known = {name: name for name in WRITERS}
+    chosen = [fields.choice(name, path, known, "") for name, path in zip(items.values, items.paths, strict=True)]
+    return tuple(dict.fromkeys(chosen))

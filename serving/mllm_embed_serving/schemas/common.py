@@ -1,0 +1,152 @@
+"""What all dialects share: a checked request for vectors, and how vectors are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mllm_embed.errors import InputError
+from mllm_embed.tasks import DEFAULT, TASKS, Role
+from mllm_embed.types import EmbedInput, Image, Truncate
+from mllm_embed.vectors import quantise, to_base64
+from mllm_embed_serving import fields
+from mllm_embed_serving.errors import InvalidJson, InvalidParameter
+from mllm_embed_serving.settings import ServerSettings
+
+WRITERS: dict[str, Callable[[NDArray[np.float32]], Any]] = {
+    "float": lambda vector: vector.tolist(),
+    "base64": to_base64,
+    "int8": lambda vector: quantise(vector, "int8").tolist(),
+    "uint8": lambda vector: quantise(vector, "uint8").tolist(),
+    "binary": lambda vector: quantise(vector, "binary").tolist(),
+    "ubinary": lambda vector: quantise(vector, "ubinary").tolist(),
+}
+"""How a unit vector is written, by the name that clients ask for it with."""
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of a request, not yet read.
+
+    Attributes:
+        values: one JSON value per vector.
+        paths: the path of each in the request, for messages: `input`, `input[3]`, `messages`, ...
+        field: the field they came from.
+    """
+
+    values: tuple[Any, ...]
+    paths: tuple[str, ...]
+    field: str
+
+    @classmethod
+    def of(cls, values: Sequence[Any], field: str) -> Items:
+        """Name the members of an array."""
+        return cls(tuple(values), tuple(f"{field}[{index}]" for index in range(len(values))), field)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingRequest:
+    """A checked request for vectors, whatever dialect it came in.
+
+    Attributes:
+        inputs: one per vector, in order.
+        task: a built-in task.
+        role: the side of the task.
+        instruction: free instruction for the inputs without one of their own.
+        dimensions: width asked for; None keeps the full one.
+        truncate: what to do with inputs that are too long.
+    """
+
+    inputs: tuple[EmbedInput, ...]
+    task: str = DEFAULT
+    role: Role = "query"
+    instruction: str | None = None
+    dimensions: int | None = None
+    truncate: Truncate = "none"
+
+    @property
+    def images(self) -> int:
+        """How many pictures the inputs hold together."""
+        return sum(isinstance(content, Image) for item in self.inputs for content in item.content)
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """Parse a request body.
+
+    Raises:
+        InvalidJson: not JSON (NaN and Infinity are not), nested too deeply, or not an object.
+    """
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InvalidJson("the request body is nested too deeply") from None
+    except ValueError as error:  # bad JSON, bad UTF-8, or an integer of thousands of digits
+        raise InvalidJson(f"the request body is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidJson(f"the request body must be a JSON object, but is {fields.kind(value)}")
+    return value
+
+
+def array_items(value: Any, field: str) -> Items:
+    """Read an array of at least one item.
+
+    Raises:
+        InvalidParameter: another type, or an empty array.
+    """
+    if not isinstance(value, list):
+        raise fields.wrong_type("an array", value, field)
+    if not value:
+        raise InvalidParameter("must not be an empty array", param=field)
+    return Items.of(value, field)
+
+
+def check_count(items: Items, max_items: int) -> None:
+    """Refuse more items than a request may hold."""
+    if len(items.values) > max_items:
+        raise InvalidParameter(
+            f"may hold at most {max_items} items per request, but holds {len(items.values)}", param=items.field
+        )
+
+
+def read_items(
+    items: Items, read: Callable[[Any, str], EmbedInput], settings: ServerSettings
+) -> tuple[EmbedInput, ...]:
+    """Read every item.
+
+    Raises:
+        InputError: the first item that is refused, with its index.
+        InvalidParameter: an item is malformed, or there are more images than a request may hold.
+    """
+    inputs = []
+    for index, (value, path) in enumerate(zip(items.values, items.paths, strict=True)):
+        try:
+            inputs.append(read(value, path))
+        except InputError as error:
+            raise error.at(index) from None
+    images = sum(isinstance(content, Image) for item in inputs for content in item.content)
+    if images > settings.max_images:
+        raise InvalidParameter(
+            f"may hold at most {settings.max_images} images per request, but holds {images}", param=items.field
+        )
+    return tuple(inputs)
+
+
+def read_task(body: dict[str, Any], settings: ServerSettings) -> tuple[str, str | None]:
+    """Read our own two fields: a built-in `task`, or a free `instruction` instead.
+
+    Raises:
+        InvalidParameter: both, an unknown task, or a wrong type.
+    """
+    instruction = fields.optional_text(body.get("instruction"), "instruction", settings.max_text_chars)
+    if instruction is not None and body.get("task") is not None:
+        raise InvalidParameter("give either a task or an instruction, not both", param="instruction")
+    return fields.choice(body.get("task"), "task", {name: name for name in TASKS}, DEFAULT), instruction
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")

@@ -1,0 +1,182 @@
+"""The OpenAI embeddings dialect, with what vLLM and Jina added to it: request, checked field by field, and response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mllm_embed.tasks import DEFAULT, TASKS, Role
+from mllm_embed.types import Embedding, Truncate
+from mllm_embed_serving import fields
+from mllm_embed_serving.content import ItemReader
+from mllm_embed_serving.errors import InvalidParameter
+from mllm_embed_serving.schemas.common import WRITERS, EmbeddingRequest, Items, array_items, check_count, read_items
+from mllm_embed_serving.settings import ServerSettings
+
+ROLES: dict[str, Role] = {"query": "query", "document": "target"}
+"""Values of `input_type`, and the side of the task that each stands for."""
+JINA_TASKS: dict[str, tuple[str, Role]] = {
+    "retrieval.query": (DEFAULT, "query"),
+    "retrieval.passage": (DEFAULT, "target"),
+    "text-matching": ("text-to-text", "query"),
+    "classification": ("classification", "query"),
+}
+"""Jina's names of tasks, and our task and side for each."""
+TRUNCATIONS: dict[str, Truncate] = {"none": "none", "start": "start", "end": "end"}
+
+UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (),
+    "add_special_tokens": (),
+    "cache_salt": (),
+    "chat_template": (),
+    "chat_template_kwargs": (),
+    "continue_final_message": (),
+    "embed_dtype": ("float32",),
+    "late_chunking": (False,),
+    "media_io_kwargs": (),
+    "mm_processor_kwargs": (),
+    "modality": (),
+    "normalize": (True,),
+    "normalized": (True,),
+    "output_dimension": (),
+    "output_dtype": ("float",),
+    "prompt": (),
+    "prompt_name": (),
+    "return_multivector": (False,),
+    "truncate_prompt_tokens": (),
+    "truncation": (False,),
+    "truncation_side": (),
+    "use_activation": (True,),
+}
+"""Fields of other servers that would change the vector, and the values under which they change nothing here.
+
+They are refused, since ignoring them would return a vector that the caller did not ask for. Other unknown fields are
+ignored.
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenAIRequest:
+    """A checked request.
+
+    Attributes:
+        wanted: what to embed, and how.
+        encoding: how vectors are written, a key of `WRITERS`.
+    """
+
+    wanted: EmbeddingRequest
+    encoding: str
+
+
+def select_items(body: dict[str, Any], max_items: int) -> Items:
+    """Find the items of a request: `input`, or `messages` as vLLM takes them.
+
+    Raises:
+        InvalidParameter: neither, both, of a wrong type, empty, or more than `max_items`.
+    """
+    given = [name for name in ("input", "messages") if body.get(name) is not None]
+    if len(given) != 1:
+        problem = "is missing" if not given else "cannot be given together with messages"
+        raise InvalidParameter(problem, param="input")
+    items = _input_items(body["input"]) if given == ["input"] else _message_items(body["messages"])
+    check_count(items, max_items)
+    return items
+
+
+def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settings: ServerSettings) -> OpenAIRequest:
+    """Check the other fields of a request, and read its items.
+
+    Raises:
+        InvalidParameter: a field is of a wrong type, out of range, or not supported.
+        InputError: an item is refused, with its index.
+    """
+    _refuse_unsupported(body)
+    instruction = fields.optional_text(body.get("instruction"), "instruction", settings.max_text_chars)
+    if instruction is not None and body.get("task") is not None:
+        raise InvalidParameter("give either a task or an instruction, not both", param="instruction")
+    task, role = _task_and_role(body)
+    wanted = EmbeddingRequest(
+        dimensions=fields.positive_integer(body.get("dimensions"), "dimensions"),
+        task=task,
+        role=role,
+        instruction=instruction,
+        truncate=_truncation(body.get("truncate")),
+        inputs=read_items(items, reader.item if items.field == "input" else reader.conversation, settings),
+    )
+    return OpenAIRequest(wanted=wanted, encoding=_encoding(body))
+
+
+def response_body(embeddings: Sequence[Embedding], model: str, encoding: str) -> dict[str, Any]:
+    """Return OpenAI's answer: vectors in index order, and the tokens that the model read for them."""
+    tokens = sum(embedding.tokens for embedding in embeddings)
+    write = WRITERS[encoding]
+    data = [
+        {"object": "embedding", "index": index, "embedding": write(item.vector)}
+        for index, item in enumerate(embeddings)
+    ]
+    return {
+        "object": "list",
+        "data": data,
+        "model": model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+
+
+def _input_items(value: Any) -> Items:
+    if isinstance(value, list):
+        if value and type(value[0]) is int:  # an array of integers is one item, of token ids
+            return Items((value,), ("input",), "input")
+        return array_items(value, "input")
+    if not isinstance(value, (str, dict)):
+        raise fields.wrong_type("a string, an object, or an array", value, "input")
+    return Items((value,), ("input",), "input")
+
+
+def _message_items(value: Any) -> Items:
+    if not isinstance(value, list):
+        raise fields.wrong_type("an array of messages, or an array of such arrays", value, "messages")
+    items = array_items(value, "messages")
+    return items if isinstance(value[0], list) else Items((value,), ("messages",), "messages")
+
+
+def _task_and_role(body: dict[str, Any]) -> tuple[str, Role]:
+    """Read `task`, ours or Jina's, and `input_type`; Jina's tasks say the side themselves."""
+    known = {**{name: name for name in TASKS}, **{name: name for name in JINA_TASKS}}
+    name = fields.choice(body.get("task"), "task", known, DEFAULT)
+    role = fields.choice(body.get("input_type"), "input_type", ROLES, "query")
+    if name not in JINA_TASKS:
+        return name, role
+    task, own = JINA_TASKS[name]
+    if body.get("input_type") is not None and role != own:
+        raise InvalidParameter(f"contradicts the task {name!r}", param="input_type")
+    return task, own
+
+
+def _truncation(value: Any) -> Truncate:
+    """Read `truncate`: none, start or end in any case; true and false as Jina writes them."""
+    if isinstance(value, bool):
+        return "end" if value else "none"
+    return fields.choice(value.lower() if isinstance(value, str) else value, "truncate", TRUNCATIONS, "none")
+
+
+def _encoding(body: dict[str, Any]) -> str:
+    """Read `encoding_format`, or `embedding_type` as Jina calls it (also as an array of one)."""
+    if body.get("encoding_format") is not None and body.get("embedding_type") is not None:
+        raise InvalidParameter("give either encoding_format or embedding_type, not both", param="embedding_type")
+    name = "encoding_format" if body.get("embedding_type") is None else "embedding_type"
+    value = body.get(name)
+    if name == "embedding_type" and isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return fields.choice(value, name, {key: key for key in WRITERS}, "float")
+
+
+def _refuse_unsupported(body: dict[str, Any]) -> None:
+    for name in UNSUPPORTED.keys() & body.keys():
+        value = body[name]
+        if value is not None and value not in UNSUPPORTED[name]:
+            raise InvalidParameter(
+                "is not supported and would change the vector, so it is refused rather than ignored "
+                "(the model's recipe fixes prompt, pooling and normalisation; cut with dimensions)",
+                param=name,
+            )

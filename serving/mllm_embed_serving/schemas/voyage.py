@@ -1,0 +1,96 @@
+"""Voyage's /v1/multimodalembeddings: every input is an array of parts, fused into one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mllm_embed.tasks import DEFAULT, Role
+from mllm_embed.types import Embedding, EmbedInput
+from mllm_embed_serving import fields
+from mllm_embed_serving.content import ItemReader
+from mllm_embed_serving.errors import InvalidParameter
+from mllm_embed_serving.schemas.common import WRITERS, EmbeddingRequest, Items, array_items, check_count, read_items
+from mllm_embed_serving.settings import ServerSettings
+
+_ROLES: dict[str, Role] = {"query": "query", "document": "target"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VoyageRequest:
+    """A checked request.
+
+    Attributes:
+        wanted: what to embed, and how.
+        encoding: how vectors are written, a key of `WRITERS`.
+    """
+
+    wanted: EmbeddingRequest
+    encoding: str
+
+
+def select_items(body: dict[str, Any], max_items: int) -> Items:
+    """Find the items of a request: `inputs`.
+
+    Raises:
+        InvalidParameter: absent, empty, or more than `max_items`.
+    """
+    items = array_items(body.get("inputs"), "inputs")
+    check_count(items, max_items)
+    return items
+
+
+def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settings: ServerSettings) -> VoyageRequest:
+    """Check the other fields of a request, and read its items. Voyage cuts long texts unless told not to, and so do we.
+
+    Raises:
+        InvalidParameter: a field is of a wrong type, out of range, or not supported.
+        InputError: an item is refused, with its index.
+    """
+
+    def read(value: Any, path: str) -> EmbedInput:
+        if not isinstance(value, dict):
+            raise fields.wrong_type("an object with content", value, path)
+        return reader.parts(value.get("content"), f"{path}.content")
+
+    wanted = EmbeddingRequest(
+        task=DEFAULT,
+        role=fields.choice(body.get("input_type"), "input_type", _ROLES, "document"),
+        dimensions=fields.positive_integer(body.get("output_dimension"), "output_dimension"),
+        truncate="end" if fields.boolean(body.get("truncation"), "truncation", default=True) else "none",
+        inputs=read_items(items, read, settings),
+    )
+    return VoyageRequest(wanted=wanted, encoding=_encoding(body))
+
+
+def response_body(asked: VoyageRequest, embeddings: Sequence[Embedding], model: str) -> dict[str, Any]:
+    """Return Voyage's answer; its client reads all four counts. Text tokens are all tokens, visual ones included."""
+    tokens, pixels = sum(item.tokens for item in embeddings), sum(item.pixels for item in embeddings)
+    write = WRITERS[asked.encoding]
+    return {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "embedding": write(item.vector), "index": index}
+            for index, item in enumerate(embeddings)
+        ],
+        "model": model,
+        "usage": {"text_tokens": tokens, "image_pixels": pixels, "video_pixels": 0, "total_tokens": tokens},
+    }
+
+
+def error_body(message: str, _request_id: str) -> dict[str, Any]:
+    """Return an error in Voyage's shape."""
+    return {"detail": message}
+
+
+def _encoding(body: dict[str, Any]) -> str:
+    """Read output_dtype and output_encoding; base64 is offered for floats."""
+    numbers = {name: name for name in WRITERS if name != "base64"}
+    dtype = fields.choice(body.get("output_dtype"), "output_dtype", numbers, "float")
+    if body.get("output_encoding") is None:
+        return dtype
+    encoding = fields.choice(body["output_encoding"], "output_encoding", {"base64": "base64"}, "")
+    if dtype != "float":
+        raise InvalidParameter(f"is offered for output_dtype 'float' only, not for {dtype!r}", param="output_encoding")
+    return encoding

@@ -1,0 +1,89 @@
+"""The objective of a recipe is the weighted sum of the losses that it names."""
+
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from mllm_embed_training import losses
+from mllm_embed_training.objective import LossSection, Targets
+
+pytestmark = pytest.mark.fast
+
+
+def batch() -> tuple[Tensor, Tensor, Targets]:
+    generator = torch.Generator().manual_seed(0)
+    queries, candidates = (torch.randn(8, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+    excluded = torch.zeros(8, 8, dtype=torch.bool)
+    excluded[0, 5] = True
+    return queries, candidates, Targets(torch.arange(8), excluded)
+
+
+def value(**section: Any) -> Tensor:
+    return LossSection.model_validate(section).value(*batch())
+
+
+def test_nothing_named_is_info_nce() -> None:
+    queries, candidates, targets = batch()
+    expected = losses.info_nce(queries, candidates, targets.labels, mask=targets.excluded, symmetric=True)
+    torch.testing.assert_close(LossSection().value(queries, candidates, targets), expected)
+
+
+def test_filter_and_hardest_are_unimes_second_stage() -> None:
+    queries, candidates, targets = batch()
+    unit = torch.nn.functional.normalize
+    similarity = unit(queries, dim=1) @ unit(candidates, dim=1).T
+    excluded = targets.excluded | losses.false_negative_mask(similarity, targets.labels, 0.1)
+    mask = losses.easy_mask(similarity, targets.labels, excluded, 2)
+    expected = losses.info_nce(queries, candidates, targets.labels, temperature=0.5, mask=mask)
+    settings = {"temperature": 0.5, "symmetric": False, "false_negative_margin": 0.1, "hardest": 2}
+    torch.testing.assert_close(value(info_nce=settings), expected)
+    assert not torch.equal(value(info_nce=settings), value(info_nce={**settings, "hardest": None}))
+
+
+NAMED: dict[str, dict[str, Any]] = {
+    "info_nce": {"temperature": 0.3, "hardness": 2.0},
+    "siglip": {"scale": 4.0, "bias": -2.0},
+    "alignment": {"power": 1.5},
+    "uniformity": {"t": 1.0},
+    "geodesic_mixup": {"share": 0.3, "temperature": 0.3},
+}
+
+
+def test_every_term_has_a_case() -> None:
+    assert set(NAMED) == set(LossSection.model_fields) - {"matryoshka"}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_terms_are_weighted_and_added(name: str) -> None:
+    base = {"info_nce": {"temperature": 0.7}} if name != "info_nce" else {"siglip": {}}
+    alone, other = value(**{name: NAMED[name]}), value(**base)
+    both = value(**base, **{name: {**NAMED[name], "weight": 0.25}})
+    torch.testing.assert_close(both, other + 0.25 * alone)
+    torch.testing.assert_close(value(**base, **{name: {**NAMED[name], "weight": 0}}), other)
+
+
+def test_widths_are_averaged_by_weight() -> None:
+    queries, candidates, targets = batch()
+    one = LossSection.model_validate({"info_nce": {"temperature": 0.5}})
+    cut = one.value(queries[:, :2], candidates[:, :2], targets)
+    full = one.value(queries, candidates, targets)
+    settings = {"dimensions": [2], "weights": [3, 1]}
+    torch.testing.assert_close(value(info_nce={"temperature": 0.5}, matryoshka=settings), (3 * cut + full) / 4)
+
+
+@pytest.mark.parametrize(
+    ("section", "says"),
+    [
+        ({"info_nse": {}}, "info_nse"),
+        ({"info_nce": {"tau": 1}}, "tau"),
+        ({"info_nce": {"hardest": 0}}, "greater than or equal to 1"),
+        ({"info_nce": {"weight": 0}}, "at least one loss needs a weight above 0"),
+        ({"matryoshka": {"dimensions": [2], "weights": [1]}}, "weights must be 2"),
+    ],
+)
+def test_bad_settings_are_refused(section: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        LossSection.model_validate(section)

@@ -1,0 +1,193 @@
+"""The contrastive objective of a recipe: named losses with their settings, weighted, added up, over nested widths.
+
+    loss:
+      info_nce: {temperature: 0.02, false_negative_margin: 0.1, hardest: 8}
+      uniformity: {weight: 0.1}
+      matryoshka: {dimensions: [64, 128]}
+
+Each field of `LossSection` is one loss of `mllm_embed_training.losses`; here are only its settings and how the batch's
+targets reach it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from mllm_embed_training import losses
+from mllm_embed_training.losses.cosines import cosines
+from mllm_embed_training.section import Positive, Section
+
+Temperature = Annotated[float, Field(gt=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What is right in a batch.
+
+    Attributes:
+        labels: column of each query's positive, int64 [Q].
+        excluded: bool [Q, C], True where a candidate is no fair negative.
+    """
+
+    labels: Tensor
+    excluded: Tensor
+
+
+class Term(Section):
+    """One loss of the sum."""
+
+    weight: float = Field(default=1.0, ge=0)
+    """Factor; a loss of weight 0 is not computed."""
+
+    def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return the loss of queries [Q, D] and candidates [C, D], a scalar."""
+        raise NotImplementedError
+
+
+class InfoNce(Term):
+    """Tell the positive from all other candidates (`losses.info_nce`)."""
+
+    temperature: Temperature = 0.02
+    """Divides the cosines."""
+    symmetric: bool = True
+    """Also tell the query of each positive among all queries."""
+    false_negative_margin: float | None = None
+    """Leave out candidates that are more similar to the query than its positive by this margin; UniME has 0.1."""
+    hardest: Positive | None = None
+    """Contrast with this many most similar negatives only; UniME has 8."""
+    hardness: float = Field(default=0.0, ge=0)
+    """Weigh negatives by exp(hardness * cosine); LLaVE has 9."""
+
+    def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return the loss; masks are made from the present cosines and carry no gradient."""
+        excluded = targets.excluded
+        if self.false_negative_margin is not None or self.hardest is not None:
+            similarity = cosines(queries, candidates).detach()
+            if self.false_negative_margin is not None:
+                excluded = excluded | losses.false_negative_mask(similarity, targets.labels, self.false_negative_margin)
+            if self.hardest is not None:
+                excluded = losses.easy_mask(similarity, targets.labels, excluded, self.hardest)
+        return losses.info_nce(
+            queries,
+            candidates,
+            targets.labels,
+            temperature=self.temperature,
+            mask=excluded,
+            symmetric=self.symmetric,
+            hardness=self.hardness,
+        )
+
+
+class SigLip(Term):
+    """Decide for every pair on its own (`losses.siglip`)."""
+
+    scale: float = Field(default=10.0, gt=0)
+    """Multiplies the cosines."""
+    bias: float = -10.0
+    """Is added to them."""
+
+    def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return the loss."""
+        return losses.siglip(
+            queries, candidates, targets.labels, scale=self.scale, bias=self.bias, mask=targets.excluded
+        )
+
+
+class Alignment(Term):
+    """Bring queries and their positives together (`losses.alignment`)."""
+
+    power: float = Field(default=2.0, gt=0)
+    """Of the distance."""
+
+    def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return the loss."""
+        return losses.alignment(queries, candidates, targets.labels, power=self.power)
+
+
+class Uniformity(Term):
+    """Spread queries, and candidates, evenly over the sphere (`losses.uniformity`)."""
+
+    t: float = Field(default=2.0, gt=0)
+    """How local the repulsion is."""
+
+    def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return the mean of both sides."""
+        del targets
+        return (losses.uniformity(queries, t=self.t) + losses.uniformity(candidates, t=self.t)) / 2
+
+
+class GeodesicMixup(Term):
+    """Contrast with points between queries and their positives (`losses.geodesic_mixup`)."""
+
+    temperature: Temperature = 0.02
+    """Divides the cosines."""
+    share: float = Field(default=0.5, ge=0, le=1)
+    """Of the query in each mixed point."""
+
+    def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return the loss."""
+        return losses.geodesic_mixup(
+            queries, candidates, targets.labels, share=self.share, temperature=self.temperature
+        )
+
+
+class Matryoshka(Section):
+    """Train leading parts of the vectors to be vectors (`losses.matryoshka`), the full width included."""
+
+    dimensions: tuple[Positive, ...] = ()
+    """Widths besides the full one."""
+    weights: tuple[float, ...] | None = None
+    """Weight of each of them, and of the full width last; all equal if absent."""
+
+    @model_validator(mode="after")
+    def _as_many(self) -> Matryoshka:
+        wanted = len(self.dimensions) + 1
+        if self.weights is not None and len(self.weights) != wanted:
+            raise ValueError(f"weights must be {wanted}, with the full width's last, but are {len(self.weights)}")
+        return self
+
+
+class LossSection(Section):
+    """The contrastive objective; ignored by the generative stage. Without any term, InfoNCE with its defaults."""
+
+    info_nce: InfoNce | None = None
+    siglip: SigLip | None = None
+    alignment: Alignment | None = None
+    uniformity: Uniformity | None = None
+    geodesic_mixup: GeodesicMixup | None = None
+    matryoshka: Matryoshka = Matryoshka()
+
+    @property
+    def terms(self) -> list[Term]:
+        """The losses that are added up."""
+        fields = [getattr(self, name) for name in type(self).model_fields]
+        chosen = [field for field in fields if isinstance(field, Term)]
+        return [term for term in chosen if term.weight > 0] if chosen else [InfoNce()]
+
+    @model_validator(mode="after")
+    def _something_counts(self) -> LossSection:
+        if not self.terms:
+            raise ValueError("at least one loss needs a weight above 0")
+        return self
+
+    def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return the objective of a batch.
+
+        Args:
+            queries: pooled vectors of any length, shape [Q, D].
+            candidates: likewise, shape [C, D].
+            targets: what is right.
+
+        Returns:
+            a scalar: the weighted sum of the terms, averaged over the widths.
+        """
+        widths = (*self.matryoshka.dimensions, queries.shape[1])
+        return losses.matryoshka(self._sum, widths, self.matryoshka.weights)(queries, candidates, targets)
+
+    def _sum(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        values = [term.weight * term.value(queries, candidates, targets) for term in self.terms]
+        return sum(values[1:], start=values[0])
