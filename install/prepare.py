@@ -106,6 +106,12 @@ def plan(goal: str, engine: Engine) -> list[Step]:
     return [*steps, tools] if goal == "test" else steps
 
 
+def plan_clients() -> list[Step]:
+    """Return the steps that make the environment of other makers' clients, which the conformance tests start."""
+    clients = HERE / "clients.txt"
+    return [Step("clients of other makers, for the tests", ("--no-deps", "-r", str(clients)), (clients,))]
+
+
 def run(steps: Sequence[Step], environment: Path) -> None:
     """Do the steps that the environment's stamp does not show as done; stops the program when one fails."""
     python = environment / "bin" / "python"
@@ -165,7 +171,10 @@ def main() -> None:
     options = parser.parse_args()
     engine, reason = choose_engine()
     print(reason, flush=True)
-    run(plan(options.goal, engine), options.environment.resolve())
+    environment = options.environment.resolve()
+    run(plan(options.goal, engine), environment)
+    if options.goal == "test" and engine != "transformers":  # those tests need the real engine
+        run(plan_clients(), environment / "clients")
 
 
 if __name__ == "__main__":

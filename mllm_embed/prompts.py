@@ -154,7 +154,8 @@ class PromptRenderer:
         """Return the text of native token ids, for callers that send ids instead of text.
 
         Raises:
-            InvalidInput: an id outside the vocabulary, or the id of a control token.
+            InvalidInput: an id outside the vocabulary, the id of a control token, or ids that no text has. Another
+                tokenizer's ids nearly always spell such a sequence: their text, tokenised here, has other ids.
         """
         size = self._tokenizer.get_vocab_size()
         for token_id in token_ids:
@@ -162,7 +163,13 @@ class PromptRenderer:
                 raise InvalidInput(f"token ids must be between 0 and {size - 1}, but one is {token_id}")
             if token_id in self._control.values():
                 raise InvalidInput(f"token id {token_id} is a control token, which input may not contain")
-        return str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
+        text = str(self._tokenizer.decode(list(token_ids), skip_special_tokens=False))
+        if self.tokenize(text) != list(token_ids):
+            raise InvalidInput(
+                "the token ids are not what this model's tokenizer makes of any text, so they seem to be another "
+                "tokenizer's; send text instead"
+            )
+        return text
 
 
 def _check_content(item: EmbedInput) -> None:

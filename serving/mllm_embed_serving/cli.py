@@ -12,6 +12,7 @@ import typer
 
 from mllm_embed.backends import BackendName
 from mllm_embed.model_dir import BUILT_IN
+from mllm_embed_serving.token_ids import TokenIds
 
 _LIMITS = "Limits"
 _DEMO = "Playground"
@@ -39,6 +40,9 @@ def serve(
     allow_url_media: Annotated[
         bool, typer.Option("--allow-url-media", help="Fetch images from public http(s) URLs that requests name.")
     ] = False,
+    token_ids: Annotated[
+        TokenIds, typer.Option(help="What arrays of token ids are: the model's own, OpenAI's cl100k, or refused.")
+    ] = "native",  # noqa: S107  # ids of words, not a secret
     demo: Annotated[
         bool, typer.Option("--demo/--no-demo", help="Also start the playground.", rich_help_panel=_DEMO)
     ] = False,
@@ -90,6 +94,7 @@ def serve(
     settings = ServerSettings(
         api_key=api_key,
         allow_url_media=allow_url_media,
+        token_ids=token_ids,
         max_body_bytes=int(max_body_mb * 2**20),
         max_items=max_items,
         max_images=max_images,

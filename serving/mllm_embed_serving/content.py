@@ -7,7 +7,6 @@ OpenAI content parts. An item of `messages` is a conversation. Each gives one ve
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +14,7 @@ from mllm_embed.errors import MediaNotAllowed
 from mllm_embed.types import Content, EmbedInput, Image, Text
 from mllm_embed_serving import fields
 from mllm_embed_serving.errors import InvalidParameter
-
-Decode = Callable[[Sequence[int]], str]
-"""Turns native token ids into text."""
+from mllm_embed_serving.token_ids import Decode
 
 MAX_TOKEN_IDS = 100_000
 """Longest array of token ids; every model's context is shorter, and each id is checked one by one."""
@@ -41,7 +38,7 @@ class ItemReader:
     """Reads items of one model.
 
     Attributes:
-        decode: turns native token ids into text.
+        decode: turns token ids into text.
         max_text_chars: longest single text.
     """
 
@@ -84,7 +81,7 @@ class ItemReader:
         return EmbedInput(self._parts(value, path))
 
     def token_ids(self, value: list[Any], path: str) -> EmbedInput:
-        """Read an array of the model's own token ids; they are embedded as the text that they spell."""
+        """Read an array of token ids; they are embedded as the text that they spell."""
         for position, token_id in enumerate(value):
             if type(token_id) is not int:
                 raise fields.wrong_type("a token id (an integer)", token_id, f"{path}[{position}]")

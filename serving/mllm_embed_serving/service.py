@@ -17,6 +17,7 @@ from mllm_embed_serving.fields import shown
 from mllm_embed_serving.metrics import Metrics
 from mllm_embed_serving.schemas.common import EmbeddingRequest
 from mllm_embed_serving.settings import ServerSettings
+from mllm_embed_serving.token_ids import decoder
 
 
 class Service:
@@ -37,7 +38,9 @@ class Service:
         self.embedder = embedder
         self.settings = settings
         self.metrics = Metrics()
-        self.reader = ItemReader(decode=embedder.decode, max_text_chars=settings.max_text_chars)
+        self.reader = ItemReader(
+            decode=decoder(settings.token_ids, embedder.decode), max_text_chars=settings.max_text_chars
+        )
 
     def check_model(self, name: str) -> None:
         """Raise `UnknownModel` unless `name` is the served model."""

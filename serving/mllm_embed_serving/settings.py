@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 from mllm_embed.errors import MllmEmbedError
 from mllm_embed.media import MediaPolicy
+from mllm_embed_serving.token_ids import TokenIds
 
 
 class InvalidSettings(MllmEmbedError):
@@ -20,6 +21,8 @@ class ServerSettings:
     """Key that every route but /health asks for (`Authorization: Bearer KEY`); None asks for none."""
     allow_url_media: bool = False
     """Fetch http(s) URLs that requests name; private and loopback addresses stay refused either way."""
+    token_ids: TokenIds = "native"
+    """What arrays of token ids are: the model's own, OpenAI's cl100k, or refused."""
     max_body_bytes: int = 32 * 2**20
     """Longest request body, in bytes; longer ones are refused before any JSON is parsed."""
     max_items: int = 2048
@@ -42,7 +45,7 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in ("api_key", "allow_url_media") and not value > 0:
+            if field.type in ("int", "float") and not value > 0:
                 raise InvalidSettings(f"{field.name} must be greater than 0, but is {value}")
         if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
             raise InvalidSettings("api_key must be printable ASCII and not empty, since it travels in a header")

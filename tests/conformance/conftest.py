@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from openai import OpenAI
 
-from mllm_embed.model_dir import ModelDir, open_model_dir
+from mllm_embed.model_dir import BUILT_IN, ModelDir, open_model_dir
 from tests.server_process import ServerProcess
 
 KEY = "conformance-key"
 
 
 @pytest.fixture(scope="session")
-def model_dir(tiny_model: Callable[[str], Path]) -> ModelDir:
-    return open_model_dir(tiny_model("qwen3_vl"))
+def model_dir() -> ModelDir:
+    """The model that users meet first."""
+    return open_model_dir(BUILT_IN)
 
 
 @pytest.fixture(scope="session")
 def server(model_dir: ModelDir, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     log = tmp_path_factory.mktemp("server") / "log"
-    arguments = (str(model_dir.path), "--backend", "vllm", "--port", "0")
+    arguments = (model_dir.recipe.name, "--backend", "vllm", "--port", "0")
     with ServerProcess(*arguments, log=log, environment={"MLLM_EMBED_API_KEY": KEY}) as server:
         server.wait_ready()
         yield server

@@ -107,7 +107,7 @@ def _curves(rows: list[dict[str, Any]], name: str) -> dict[str, list[tuple[int, 
         if name in row:
             task = str(row.get("task")) if name in ("loss", "accuracy") else "all"
             curves[task].append((row["step"], row[name]))
-    decay = 0.97 if len(curves) == 1 else 0.8
+    decay = 0.0 if name == "lr" else 0.97 if len(curves) == 1 else 0.8
     return {
         task: list(zip([step for step, _ in points], _smooth([value for _, value in points], decay), strict=True))
         for task, points in sorted(curves.items())
