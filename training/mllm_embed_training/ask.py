@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mllm_embed.model_dir import ModelDir
     from mllm_embed.types import Content
 
-MAX_ANSWER = 32
+MAX_ANSWER = 96
 """Longest answer, in tokens."""
 
 
