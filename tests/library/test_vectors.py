@@ -81,7 +81,7 @@ def test_bytes_keep_cosines_and_bits_keep_signs() -> None:
     assert float(unit[0] @ unit[1]) == pytest.approx(float(vectors[0] @ vectors[1]), abs=0.01)
     np.testing.assert_array_equal(quantise(vectors, "uint8").astype(int), small.astype(int) + 128)
     bits = quantise(vectors, "ubinary")
-    np.testing.assert_array_equal(np.unpackbits(bits, axis=1), vectors > 0)
+    np.testing.assert_array_equal(np.unpackbits(bits.astype(np.uint8), axis=1), vectors > 0)
     np.testing.assert_array_equal(quantise(vectors, "binary").astype(int), bits.astype(int) - 128)
     with pytest.raises(InvalidDimensions, match="multiple of 8 for binary, but is 12"):
         quantise(vectors[:, :12], "binary")
