@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +25,12 @@ from tests.conformance.conftest import KEY
 pytestmark = pytest.mark.engine
 
 PYTHON = Path(sys.prefix) / "clients" / "bin" / "python"
+PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
+BLOCKS = [
+    (section.partition("\n")[0], block)
+    for section in PAGE.read_text(encoding="utf-8").split("\n## ")[1:]
+    for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+]
 SCRIPTS = Path(__file__).parent / "clients"
 TEXTS = ["a red circle", "a blue square"]
 Vectors = NDArray[np.float32]
@@ -36,21 +43,27 @@ def picture(draw: Callable[..., PIL.Image.Image]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
+def start(*arguments: str) -> list[str]:
+    """Run Python in the clients' environment and return the lines that it prints."""
+    assert PYTHON.exists(), f"{PYTHON} is missing; `make test` makes it"
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "OPENAI_API_KEY")},
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks the network for prices
+        "NO_PROXY": "*",
+    }
+    command = [str(PYTHON), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.splitlines()
+
+
 @pytest.fixture(scope="module")
 def run(url: str, model_dir: ModelDir, picture: str) -> Callable[[str], dict[str, Any]]:
     """Run one client's script and return what it reports."""
 
     def script(name: str) -> dict[str, Any]:
-        assert PYTHON.exists(), f"{PYTHON} is missing; `make test` makes it"
-        command = [str(PYTHON), str(SCRIPTS / f"{name}_client.py"), url, KEY, model_dir.recipe.name, picture]
-        environment = {
-            **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "OPENAI_API_KEY")},
-            "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it asks the network for prices
-            "NO_PROXY": "*",
-        }
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        lines = start(str(SCRIPTS / f"{name}_client.py"), url, KEY, model_dir.recipe.name, picture)
+        found: dict[str, Any] = json.loads(lines[-1])
         return found
 
     return script
@@ -116,3 +129,14 @@ def test_litellm_speaks_jina_and_cohere_too(
     found = run("litellm")
     same(found["jina"], expected([*TEXTS, {"image": picture}]))
     assert sorted(found["ranked"]) == [0, 1]
+
+
+def test_the_page_has_every_client() -> None:
+    assert [name for name, _ in BLOCKS] == ["openai", "cohere", "voyageai", "LangChain", "LlamaIndex", "LiteLLM"]
+
+
+@pytest.mark.parametrize(("name", "block"), BLOCKS, ids=[name for name, _ in BLOCKS])
+def test_the_page_s_blocks_run(name: str, block: str, url: str, model_dir: ModelDir) -> None:
+    del name
+    code = block.replace("http://127.0.0.1:8000", url).replace('"none"', repr(KEY))
+    assert start("-c", code)[0] == str(model_dir.recipe.dimensions)

@@ -15,6 +15,7 @@ from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import EmbedInput, Image
 from mllm_embed_training.grad_cache import grad_cache_step
 from mllm_embed_training.losses import info_nce, matryoshka
+from mllm_embed_training.objective import LossSection, Targets
 
 Encode = Callable[[ModelInputs], Tensor]
 
@@ -113,6 +114,27 @@ def test_every_gradient_equals_the_plain_steps_under_dropout(
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
     assert_same(gradients(model), plain)
     assert torch.equal(torch.get_rng_state(), after), "the next step would draw other numbers"
+
+
+@pytest.mark.parametrize("name", sorted(set(LossSection.model_fields) - {"matryoshka"}))
+def test_every_loss_of_a_recipe_has_the_plain_steps_gradients(
+    model: nn.Module, chunked: Callable[[int], tuple[list[ModelInputs], list[ModelInputs]]], name: str
+) -> None:
+    settings = {"hardest": 2, "false_negative_margin": 0.1, "hardness": 2.0} if name == "info_nce" else {}
+    objective = LossSection.model_validate({name: settings, "matryoshka": {"dimensions": [16]}})
+    queries, candidates = chunked(2)
+    targets = Targets(torch.arange(4), torch.zeros(4, 5, dtype=torch.bool))
+
+    def value(queries: Tensor, candidates: Tensor) -> Tensor:
+        return objective.value(queries, candidates, targets)
+
+    state = torch.get_rng_state()
+    encoded = [torch.cat([encode(model, chunk) for chunk in side]) for side in (queries, candidates)]
+    torch.autograd.backward(value(*encoded))
+    plain = gradients(model)
+    torch.set_rng_state(state)
+    grad_cache_step(lambda chunk: encode(model, chunk), queries, candidates, value)
+    assert_same(gradients(model), plain)
 
 
 def test_dropout_is_live(
