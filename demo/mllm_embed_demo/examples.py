@@ -14,10 +14,10 @@ class Example(NamedTuple):
 
 
 EXAMPLES = (
-    Example("umbrella", "an umbrella"),
-    Example("cat", "a cat"),
+    Example("umbrella", "umbrella"),
+    Example("cat", "cat"),
     Example("blue triangle", "a blue triangle in the bottom right"),
-    Example("bar chart", "a bar chart"),
+    Example("bar chart", "bar chart"),
     Example("music", "music"),
     Example("like this horse", "", "horse.png"),
     Example("this shape, but red", "Make the pink square red.", "scene-03.png"),

@@ -49,13 +49,13 @@ def take(url: str, out: Path, chromium: str) -> None:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
         page = browser.new_page(viewport=WIDE)
-        _search_text(page, url, "an umbrella")
+        _search_text(page, url, "umbrella")
         _save(page, out / "playground-text.png")
         page.get_by_role("button", name="this shape, but red").click()
         page.get_by_text("and your picture").wait_for(timeout=PATIENCE_MS)
         _save(page, out / "playground-both.png")
         page = browser.new_page(viewport=NARROW)
-        _search_text(page, url, "an umbrella")
+        _search_text(page, url, "umbrella")
         _save(page, out / "playground-narrow.png")
         browser.close()
 
