@@ -11,6 +11,7 @@ targets reach it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -37,15 +38,15 @@ class Targets:
     excluded: Tensor
 
 
-class Term(Section):
+class Term(Section, ABC):
     """One loss of the sum."""
 
     weight: float = Field(default=1.0, ge=0)
     """Factor; a loss of weight 0 is not computed."""
 
+    @abstractmethod
     def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
         """Return the loss of queries [Q, D] and candidates [C, D], a scalar."""
-        raise NotImplementedError
 
 
 class InfoNce(Term):

@@ -75,6 +75,19 @@ class EmbeddingRequest:
         return sum(isinstance(content, Image) for item in self.inputs for content in item.content)
 
 
+@dataclass(frozen=True, kw_only=True)
+class EncodedRequest:
+    """A checked request for vectors that are all written in one way.
+
+    Attributes:
+        wanted: what to embed, and how.
+        encoding: how vectors are written, a key of `WRITERS`.
+    """
+
+    wanted: EmbeddingRequest
+    encoding: str
+
+
 def read_json(body: bytes) -> dict[str, Any]:
     """Parse a request body.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mllm_embed.tasks import DEFAULT, TASKS, Role
@@ -11,7 +10,15 @@ from mllm_embed.types import Embedding, Truncate
 from mllm_embed_serving import fields
 from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.errors import InvalidParameter
-from mllm_embed_serving.schemas.common import WRITERS, EmbeddingRequest, Items, array_items, check_count, read_items
+from mllm_embed_serving.schemas.common import (
+    WRITERS,
+    EmbeddingRequest,
+    EncodedRequest,
+    Items,
+    array_items,
+    check_count,
+    read_items,
+)
 from mllm_embed_serving.settings import ServerSettings
 
 ROLES: dict[str, Role] = {"query": "query", "document": "target"}
@@ -56,19 +63,6 @@ ignored.
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class OpenAIRequest:
-    """A checked request.
-
-    Attributes:
-        wanted: what to embed, and how.
-        encoding: how vectors are written, a key of `WRITERS`.
-    """
-
-    wanted: EmbeddingRequest
-    encoding: str
-
-
 def select_items(body: dict[str, Any], max_items: int) -> Items:
     """Find the items of a request: `input`, or `messages` as vLLM takes them.
 
@@ -84,7 +78,7 @@ def select_items(body: dict[str, Any], max_items: int) -> Items:
     return items
 
 
-def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settings: ServerSettings) -> OpenAIRequest:
+def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settings: ServerSettings) -> EncodedRequest:
     """Check the other fields of a request, and read its items.
 
     Raises:
@@ -104,7 +98,7 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
         truncate=_truncation(body.get("truncate")),
         inputs=read_items(items, reader.item if items.field == "input" else reader.conversation, settings),
     )
-    return OpenAIRequest(wanted=wanted, encoding=_encoding(body))
+    return EncodedRequest(wanted=wanted, encoding=_encoding(body))
 
 
 def response_body(embeddings: Sequence[Embedding], model: str, encoding: str) -> dict[str, Any]:

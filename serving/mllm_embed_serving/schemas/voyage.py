@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from mllm_embed.tasks import DEFAULT, Role
@@ -11,23 +10,18 @@ from mllm_embed.types import Embedding, EmbedInput
 from mllm_embed_serving import fields
 from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.errors import InvalidParameter
-from mllm_embed_serving.schemas.common import WRITERS, EmbeddingRequest, Items, array_items, check_count, read_items
+from mllm_embed_serving.schemas.common import (
+    WRITERS,
+    EmbeddingRequest,
+    EncodedRequest,
+    Items,
+    array_items,
+    check_count,
+    read_items,
+)
 from mllm_embed_serving.settings import ServerSettings
 
 _ROLES: dict[str, Role] = {"query": "query", "document": "target"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class VoyageRequest:
-    """A checked request.
-
-    Attributes:
-        wanted: what to embed, and how.
-        encoding: how vectors are written, a key of `WRITERS`.
-    """
-
-    wanted: EmbeddingRequest
-    encoding: str
 
 
 def select_items(body: dict[str, Any], max_items: int) -> Items:
@@ -41,7 +35,7 @@ def select_items(body: dict[str, Any], max_items: int) -> Items:
     return items
 
 
-def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settings: ServerSettings) -> VoyageRequest:
+def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settings: ServerSettings) -> EncodedRequest:
     """Check the other fields of a request, and read its items. Voyage cuts long texts unless told not to, and so do we.
 
     Raises:
@@ -61,10 +55,10 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
         truncate="end" if fields.boolean(body.get("truncation"), "truncation", default=True) else "none",
         inputs=read_items(items, read, settings),
     )
-    return VoyageRequest(wanted=wanted, encoding=_encoding(body))
+    return EncodedRequest(wanted=wanted, encoding=_encoding(body))
 
 
-def response_body(asked: VoyageRequest, embeddings: Sequence[Embedding], model: str) -> dict[str, Any]:
+def response_body(asked: EncodedRequest, embeddings: Sequence[Embedding], model: str) -> dict[str, Any]:
     """Return Voyage's answer; its client reads all four counts. Text tokens are all tokens, visual ones included."""
     tokens, pixels = sum(item.tokens for item in embeddings), sum(item.pixels for item in embeddings)
     write = WRITERS[asked.encoding]
