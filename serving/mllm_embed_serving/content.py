@@ -80,6 +80,12 @@ class ItemReader:
             raise InvalidParameter("must not be an empty array", param=path)
         return EmbedInput(self._parts(value, path))
 
+    def content_object(self, value: Any, path: str) -> EmbedInput:
+        """Read an item `{"content": [part, ...]}`, as Cohere's and Voyage's clients write it."""
+        if not isinstance(value, dict):
+            raise fields.wrong_type("an object with content", value, path)
+        return self.parts(value.get("content"), f"{path}.content")
+
     def token_ids(self, value: list[Any], path: str) -> EmbedInput:
         """Read an array of token ids; they are embedded as the text that they spell."""
         for position, token_id in enumerate(value):

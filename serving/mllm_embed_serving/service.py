@@ -10,12 +10,13 @@ from starlette.requests import Request
 
 from mllm_embed.embedder import Embedder
 from mllm_embed.types import Embedding
+from mllm_embed_serving import fields
 from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.disconnects import unless_disconnected
 from mllm_embed_serving.errors import UnknownModel
 from mllm_embed_serving.fields import shown
 from mllm_embed_serving.metrics import Metrics
-from mllm_embed_serving.schemas.common import EmbeddingRequest
+from mllm_embed_serving.schemas.common import EmbeddingRequest, read_json
 from mllm_embed_serving.settings import ServerSettings
 from mllm_embed_serving.token_ids import decoder
 
@@ -41,6 +42,19 @@ class Service:
         self.reader = ItemReader(
             decode=decoder(settings.token_ids, embedder.decode), max_text_chars=settings.max_text_chars
         )
+
+    async def read(self, request: Request) -> tuple[dict[str, Any], str]:
+        """Return a request's JSON body, and the model that it names, which is the served one.
+
+        Raises:
+            InvalidJson: the body is no JSON object.
+            InvalidParameter: there is no model in it.
+            UnknownModel: it is another.
+        """
+        body = read_json(await request.body())
+        model = fields.text(body.get("model"), "model", self.settings.max_text_chars)
+        self.check_model(model)
+        return body, model
 
     def check_model(self, name: str) -> None:
         """Raise `UnknownModel` unless `name` is the served model."""

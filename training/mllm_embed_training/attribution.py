@@ -14,7 +14,8 @@ from mllm_embed_training.sources import Package, Row
 
 _HEAD = """# Attribution
 
-`mllm-embed-mini` learned from these works, none of which is shipped; share-alike works were not used.
+`mllm-embed-mini` learned from these works, none of which is shipped. Rows under a share-alike licence were not used;
+some figures of textbooks under CC BY carry a third-party credit, below, and a few of those name a share-alike licence.
 Changes: pictures were scaled, and some recoloured or cropped while training.
 """
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from mllm_embed_serving import fields
 from mllm_embed_serving.openapi import COHERE_EMBED
 from mllm_embed_serving.responses import AsciiJSONResponse
-from mllm_embed_serving.schemas import cohere, common
+from mllm_embed_serving.schemas import cohere
 from mllm_embed_serving.service import Service
 
 
@@ -18,8 +17,7 @@ def build(service: Service) -> APIRouter:
     @router.post("/embed", openapi_extra=COHERE_EMBED)
     async def embed(request: Request) -> AsciiJSONResponse:
         """Embed texts, images, or mixtures of both."""
-        body = common.read_json(await request.body())
-        service.check_model(fields.text(body.get("model"), "model", service.settings.max_text_chars))
+        body, _ = await service.read(request)
         items = cohere.select_items(body, service.settings.max_items)
         request.state.name_item = items.paths.__getitem__
         asked = cohere.parse_request(body, items, service.reader, service.settings)

@@ -6,10 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from mllm_embed_serving import fields
 from mllm_embed_serving.openapi import EMBEDDINGS
 from mllm_embed_serving.responses import AsciiJSONResponse
-from mllm_embed_serving.schemas import common, openai
+from mllm_embed_serving.schemas import openai
 from mllm_embed_serving.service import Service
 
 
@@ -20,9 +19,7 @@ def build(service: Service) -> APIRouter:
     @router.post("/embeddings", openapi_extra=EMBEDDINGS)
     async def create_embeddings(request: Request) -> AsciiJSONResponse:
         """Embed texts, images and mixtures of both."""
-        body = common.read_json(await request.body())
-        model = fields.text(body.get("model"), "model", service.settings.max_text_chars)
-        service.check_model(model)
+        body, model = await service.read(request)
         items = openai.select_items(body, service.settings.max_items)
         request.state.name_item = items.paths.__getitem__  # so that an error can name the item as the caller wrote it
         asked = openai.parse_request(body, items, service.reader, service.settings)

@@ -7,10 +7,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from mllm_embed_serving import fields
 from mllm_embed_serving.openapi import RERANK, SCORE
 from mllm_embed_serving.responses import AsciiJSONResponse
-from mllm_embed_serving.schemas import common, scoring
+from mllm_embed_serving.schemas import scoring
 from mllm_embed_serving.service import Service
 
 
@@ -26,30 +25,24 @@ def build(service: Service) -> APIRouter:
         embeddings = await service.embed(request, asked.wanted)
         return scoring.ranked(asked, embeddings, items), sum(item.tokens for item in embeddings)
 
-    async def open_request(request: Request) -> tuple[dict[str, Any], str]:
-        body = common.read_json(await request.body())
-        model = fields.text(body.get("model"), "model", service.settings.max_text_chars)
-        service.check_model(model)
-        return body, model
-
     @router.post("/v1/rerank", openapi_extra=RERANK)
     async def rerank(request: Request) -> AsciiJSONResponse:
         """Rank documents, texts or images, by their similarity to a query."""
-        body, model = await open_request(request)
+        body, model = await service.read(request)
         results, tokens = await rank(request, body)
         return AsciiJSONResponse(scoring.jina_body(model, results, tokens))
 
     @router.post("/v2/rerank", openapi_extra=RERANK)
     async def rerank_v2(request: Request) -> AsciiJSONResponse:
         """Rank documents, texts or images, by their similarity to a query."""
-        body, _ = await open_request(request)
+        body, _ = await service.read(request)
         results, _ = await rank(request, body)
         return AsciiJSONResponse(scoring.cohere_body(request.state.request_id, results))
 
     @router.post("/v1/score", openapi_extra=SCORE)
     async def score(request: Request) -> AsciiJSONResponse:
         """Return the similarity of one query to documents, or of pairs."""
-        body, model = await open_request(request)
+        body, model = await service.read(request)
         limit = service.settings.max_items
         queries = scoring.score_items(body, "queries", limit)
         documents = scoring.score_items(body, "documents", limit)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
-from mllm_embed_serving import fields
 from mllm_embed_serving.openapi import VOYAGE_EMBED
 from mllm_embed_serving.responses import AsciiJSONResponse
-from mllm_embed_serving.schemas import common, voyage
+from mllm_embed_serving.schemas import voyage
 from mllm_embed_serving.service import Service
 
 
@@ -18,9 +17,7 @@ def build(service: Service) -> APIRouter:
     @router.post("/multimodalembeddings", openapi_extra=VOYAGE_EMBED)
     async def embed(request: Request) -> AsciiJSONResponse:
         """Embed arrays of texts and images, each fused into one vector."""
-        body = common.read_json(await request.body())
-        model = fields.text(body.get("model"), "model", service.settings.max_text_chars)
-        service.check_model(model)
+        body, model = await service.read(request)
         items = voyage.select_items(body, service.settings.max_items)
         request.state.name_item = items.paths.__getitem__
         asked = voyage.parse_request(body, items, service.reader, service.settings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mllm_embed.tasks import DEFAULT, Role
-from mllm_embed.types import Embedding, EmbedInput, Truncate
+from mllm_embed.types import Embedding, Truncate
 from mllm_embed_serving import fields
 from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.errors import InvalidParameter
@@ -72,21 +72,13 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
             "is not supported: texts are cut at the model's own limit, see truncate", param="max_tokens"
         )
 
-    def read(value: Any, path: str) -> EmbedInput:
-        if items.field == "texts":
-            return reader.text(value, path)
-        if items.field == "images":
-            return reader.image(value, path)
-        if not isinstance(value, dict):
-            raise fields.wrong_type("an object with content", value, path)
-        return reader.parts(value.get("content"), f"{path}.content")
-
+    readers = {"texts": reader.text, "images": reader.image, "inputs": reader.content_object}
     wanted = EmbeddingRequest(
         task=task,
         role=role,
         dimensions=fields.positive_integer(body.get("output_dimension"), "output_dimension"),
         truncate=fields.choice(body.get("truncate"), "truncate", _TRUNCATIONS, "END"),
-        inputs=read_items(items, read, settings),
+        inputs=read_items(items, readers[items.field], settings),
     )
     return CohereRequest(wanted=wanted, types=_types(body), texts=body.get("texts"))
 

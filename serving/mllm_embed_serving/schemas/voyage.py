@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mllm_embed.tasks import DEFAULT, Role
-from mllm_embed.types import Embedding, EmbedInput
+from mllm_embed.types import Embedding
 from mllm_embed_serving import fields
 from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.errors import InvalidParameter
@@ -42,18 +42,12 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
         InvalidParameter: a field is of a wrong type, out of range, or not supported.
         InputError: an item is refused, with its index.
     """
-
-    def read(value: Any, path: str) -> EmbedInput:
-        if not isinstance(value, dict):
-            raise fields.wrong_type("an object with content", value, path)
-        return reader.parts(value.get("content"), f"{path}.content")
-
     wanted = EmbeddingRequest(
         task=DEFAULT,
         role=fields.choice(body.get("input_type"), "input_type", _ROLES, "document"),
         dimensions=fields.positive_integer(body.get("output_dimension"), "output_dimension"),
         truncate="end" if fields.boolean(body.get("truncation"), "truncation", default=True) else "none",
-        inputs=read_items(items, read, settings),
+        inputs=read_items(items, reader.content_object, settings),
     )
     return EncodedRequest(wanted=wanted, encoding=_encoding(body))
 
