@@ -1,8 +1,9 @@
-"""Fetch one URL without being led astray: the guard against server-side request forgery. Only `media` uses it.
+"""Fetch one URL without being led astray: the guard against server-side request forgery.
 
-The host is resolved once, every address it has must be public, and the connection goes to an address that was checked,
-so a name that resolves differently a moment later (DNS rebinding) gains nothing. Redirects pass the same gate. The
-environment (proxies, certificate overrides, netrc) is ignored. Messages name no address.
+Only `media`, and the server's front for pictures, use it. The host is resolved once, every address it has must be
+public, and the connection goes to an address that was checked, so a name that resolves differently a moment later (DNS
+rebinding) gains nothing. Redirects pass the same gate. The environment (proxies, certificate overrides, netrc) is
+ignored. Messages name no address.
 """
 
 from __future__ import annotations

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from typing import Any, Literal
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+Stage = Literal["fetch", "decode", "render", "engine"]
+"""What happens to an item, in order."""
 
 _BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -18,6 +24,7 @@ class Metrics:
         items: vectors returned.
         tokens: prompt tokens read by the model, visual tokens included.
         images: images embedded.
+        stages: seconds that one item, picture or engine call spends in a stage.
     """
 
     def __init__(self) -> None:
@@ -32,6 +39,13 @@ class Metrics:
         self.items = Counter("mllm_embed_items", "Vectors returned.", registry=self.registry)
         self.tokens = Counter("mllm_embed_tokens", "Prompt tokens read, visual ones included.", registry=self.registry)
         self.images = Counter("mllm_embed_images", "Images embedded.", registry=self.registry)
+        self.stages = Histogram(
+            "mllm_embed_stage_seconds", "Time in a stage.", ["stage"], buckets=_BUCKETS_S, registry=self.registry
+        )
+
+    def stage(self, name: Stage) -> AbstractContextManager[Any]:
+        """Time what happens inside a `with` statement, whether it succeeds or not."""
+        return self.stages.labels(name).time()
 
     def record_request(self, route: str, status: int, seconds: float) -> None:
         """Count one answered request.

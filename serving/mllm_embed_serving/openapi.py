@@ -63,6 +63,13 @@ _OURS = {
     "instruction": {"type": "string", "description": "What the vectors are for, in words."},
     "task": {"enum": sorted(TASKS), "description": "A built-in task instead of an instruction."},
 }
+_PARTIAL = {
+    "partial": {
+        "type": "boolean",
+        "default": False,
+        "description": "Refuse items, not the request: errors then stand beside vectors.",
+    }
+}
 _SIDE = {"oneOf": [*_ITEM["oneOf"], {"type": "array", "items": _ITEM}]}
 
 
@@ -84,6 +91,7 @@ EMBEDDINGS = _body(
         "embedding_type": {"enum": list(WRITERS), "description": "Jina's name of encoding_format."},
         "truncate": {"enum": list(TRUNCATIONS), "default": "none", "description": "Cut texts that are too long."},
         "user": {"type": "string", "description": "Accepted and ignored."},
+        **_PARTIAL,
     },
 )
 COHERE_EMBED = _body(
@@ -107,6 +115,7 @@ VOYAGE_EMBED = _body(
         "output_dimension": {"type": "integer", "minimum": 1},
         "output_dtype": {"enum": [name for name in WRITERS if name != "base64"], "default": "float"},
         "output_encoding": {"enum": ["base64", None]},
+        **_PARTIAL,
     },
 )
 RERANK = _body(

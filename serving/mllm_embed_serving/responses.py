@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from fastapi.responses import JSONResponse
+from starlette.requests import Request
 
 from mllm_embed_serving.errors import NameItem, error_body, find_answer
 from mllm_embed_serving.schemas import cohere, voyage
+from mllm_embed_serving.schemas.common import DescribeError, ItemError
 
 
 class AsciiJSONResponse(JSONResponse):
@@ -40,3 +42,13 @@ def error_response(
         if path.startswith(prefix):
             body = shape(body["error"]["message"], request_id)
     return AsciiJSONResponse(body, status_code=answer.status, headers=dict(answer.headers))
+
+
+def item_describer(request: Request) -> DescribeError:
+    """Return what writes the error of one item of a request, the same object that would refuse the whole request."""
+
+    def describe(error: ItemError) -> dict[str, Any]:
+        described: dict[str, Any] = error_body(error, request.state.request_id, request.state.name_item)["error"]
+        return described
+
+    return describe

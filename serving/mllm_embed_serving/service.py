@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +17,8 @@ from mllm_embed_serving.disconnects import unless_disconnected
 from mllm_embed_serving.errors import UnknownModel
 from mllm_embed_serving.fields import shown
 from mllm_embed_serving.metrics import Metrics
-from mllm_embed_serving.schemas.common import EmbeddingRequest, read_json
+from mllm_embed_serving.pipeline.front import Front, Outcome
+from mllm_embed_serving.schemas.common import EmbeddingRequest, EncodedRequest, read_json
 from mllm_embed_serving.settings import ServerSettings
 from mllm_embed_serving.token_ids import decoder
 
@@ -39,6 +41,7 @@ class Service:
         self.embedder = embedder
         self.settings = settings
         self.metrics = Metrics()
+        self._front = Front(embedder, settings.media_policy(), self.metrics)
         self.reader = ItemReader(
             decode=decoder(settings.token_ids, embedder.decode), max_text_chars=settings.max_text_chars
         )
@@ -70,18 +73,21 @@ class Service:
             InputError: an input cannot be embedded; its `index` says which.
             ClientGone: the caller hung up first.
         """
-        work = self.embedder.aembed(
-            wanted.inputs,
-            task=wanted.task,
-            role=wanted.role,
-            instruction=wanted.instruction,
-            dimensions=wanted.dimensions,
-            truncate=wanted.truncate,
-        )
-        embeddings = await unless_disconnected(request, work)
+        embeddings = await unless_disconnected(request, self._front.embed(wanted, _scope(request)))
+        self._count(embeddings, wanted)
+        return embeddings
+
+    async def outcomes(self, request: Request, asked: EncodedRequest) -> Sequence[Outcome]:
+        """Like `embed`; if the request is `partial`, an input's error stands in its place instead of being raised."""
+        if not asked.partial:
+            return await self.embed(request, asked.wanted)
+        outcomes = await unless_disconnected(request, self._front.embed_each(asked.wanted, _scope(request)))
+        self._count([outcome for outcome in outcomes if isinstance(outcome, Embedding)], asked.wanted)
+        return outcomes
+
+    def _count(self, embeddings: Sequence[Embedding], wanted: EmbeddingRequest) -> None:
         tokens = sum(embedding.tokens for embedding in embeddings)
         self.metrics.record_embeddings(items=len(embeddings), tokens=tokens, images=wanted.images)
-        return embeddings
 
     async def model_card(self) -> dict[str, Any]:
         """Return OpenAI's model object, with everything that decides which vector an input gets."""
@@ -108,3 +114,8 @@ class Service:
     def _created(self) -> int:
         """When the model was written, in Unix seconds."""
         return int((self.embedder.model_dir.weights / "config.json").stat().st_mtime)
+
+
+def _scope(_request: Request) -> str:
+    """Return whose request it is: what is computed for one caller is never handed to another."""
+    return ""

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from mllm_embed_serving.openapi import EMBEDDINGS
-from mllm_embed_serving.responses import AsciiJSONResponse
+from mllm_embed_serving.responses import AsciiJSONResponse, item_describer
 from mllm_embed_serving.schemas import openai
 from mllm_embed_serving.service import Service
 
@@ -23,8 +23,8 @@ def build(service: Service) -> APIRouter:
         items = openai.select_items(body, service.settings.max_items)
         request.state.name_item = items.paths.__getitem__  # so that an error can name the item as the caller wrote it
         asked = openai.parse_request(body, items, service.reader, service.settings)
-        embeddings = await service.embed(request, asked.wanted)
-        return AsciiJSONResponse(openai.response_body(embeddings, model, asked.encoding))
+        outcomes = await service.outcomes(request, asked)
+        return AsciiJSONResponse(openai.response_body(asked, outcomes, model, item_describer(request)))
 
     @router.get("/models")
     async def list_models() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 
 from mllm_embed_serving.openapi import VOYAGE_EMBED
-from mllm_embed_serving.responses import AsciiJSONResponse
+from mllm_embed_serving.responses import AsciiJSONResponse, item_describer
 from mllm_embed_serving.schemas import voyage
 from mllm_embed_serving.service import Service
 
@@ -21,7 +21,7 @@ def build(service: Service) -> APIRouter:
         items = voyage.select_items(body, service.settings.max_items)
         request.state.name_item = items.paths.__getitem__
         asked = voyage.parse_request(body, items, service.reader, service.settings)
-        embeddings = await service.embed(request, asked.wanted)
-        return AsciiJSONResponse(voyage.response_body(asked, embeddings, model))
+        outcomes = await service.outcomes(request, asked)
+        return AsciiJSONResponse(voyage.response_body(asked, outcomes, model, item_describer(request)))
 
     return router

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mllm_embed.errors import InputError
 from mllm_embed.tasks import DEFAULT, TASKS, Role
-from mllm_embed.types import EmbedInput, Image, Truncate
+from mllm_embed.types import Embedding, EmbedInput, Image, Truncate
 from mllm_embed.vectors import quantise, to_base64
 from mllm_embed_serving import fields
 from mllm_embed_serving.errors import InvalidJson, InvalidParameter
@@ -27,6 +27,12 @@ WRITERS: dict[str, Callable[[NDArray[np.float32]], Any]] = {
     "ubinary": lambda vector: quantise(vector, "ubinary").tolist(),
 }
 """How a unit vector is written, by the name that clients ask for it with."""
+
+
+ItemError = InputError | InvalidParameter
+"""Why one item of a request is refused."""
+DescribeError = Callable[[ItemError], dict[str, Any]]
+"""Writes an error as JSON."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class EmbeddingRequest:
     """A checked request for vectors, whatever dialect it came in.
 
     Attributes:
-        inputs: one per vector, in order.
+        inputs: one per vector, in order; where the request wants errors per item, the error of an item that is
+            malformed stands in its place.
         task: a built-in task.
         role: the side of the task.
         instruction: free instruction for the inputs without one of their own.
@@ -62,7 +69,7 @@ class EmbeddingRequest:
         truncate: what to do with inputs that are too long.
     """
 
-    inputs: tuple[EmbedInput, ...]
+    inputs: tuple[EmbedInput | ItemError, ...]
     task: str = DEFAULT
     role: Role = "query"
     instruction: str | None = None
@@ -72,7 +79,7 @@ class EmbeddingRequest:
     @property
     def images(self) -> int:
         """How many pictures the inputs hold together."""
-        return sum(isinstance(content, Image) for item in self.inputs for content in item.content)
+        return _images(self.inputs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +89,27 @@ class EncodedRequest:
     Attributes:
         wanted: what to embed, and how.
         encoding: how vectors are written, a key of `WRITERS`.
+        partial: whether an item that is refused spares the others: its error then stands beside their vectors.
     """
 
     wanted: EmbeddingRequest
     encoding: str
+    partial: bool = False
+
+    def data(self, outcomes: Sequence[Embedding | ItemError], describe: DescribeError) -> list[dict[str, Any]]:
+        """Return one object per item, in order: its vector, or its error beside an empty one.
+
+        Args:
+            outcomes: what became of the items.
+            describe: writes an error.
+        """
+        write = WRITERS[self.encoding]
+        return [
+            {"object": "embedding", "index": index, "embedding": write(outcome.vector)}
+            if isinstance(outcome, Embedding)
+            else {"object": "error", "index": index, "embedding": None, "error": describe(outcome)}
+            for index, outcome in enumerate(outcomes)
+        ]
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -118,6 +142,11 @@ def array_items(value: Any, field: str) -> Items:
     return Items.of(value, field)
 
 
+def used_tokens(outcomes: Sequence[Embedding | ItemError]) -> int:
+    """Return the tokens that the model read for those items that have a vector."""
+    return sum(outcome.tokens for outcome in outcomes if isinstance(outcome, Embedding))
+
+
 def check_count(items: Items, max_items: int) -> None:
     """Refuse more items than a request may hold."""
     if len(items.values) > max_items:
@@ -136,12 +165,30 @@ def read_items(
         InvalidParameter: an item is malformed, or there are more images than a request may hold.
     """
     inputs = []
+    for item in read_each(items, read, settings):
+        if not isinstance(item, EmbedInput):
+            raise item
+        inputs.append(item)
+    return tuple(inputs)
+
+
+def read_each(
+    items: Items, read: Callable[[Any, str], EmbedInput], settings: ServerSettings
+) -> tuple[EmbedInput | ItemError, ...]:
+    """Read every item; where one is refused, its error stands in its place.
+
+    Raises:
+        InvalidParameter: there are more images than a request may hold.
+    """
+    inputs: list[EmbedInput | ItemError] = []
     for index, (value, path) in enumerate(zip(items.values, items.paths, strict=True)):
         try:
             inputs.append(read(value, path))
         except InputError as error:
-            raise error.at(index) from None
-    images = sum(isinstance(content, Image) for item in inputs for content in item.content)
+            inputs.append(error.at(index))
+        except InvalidParameter as error:
+            inputs.append(error)
+    images = _images(inputs)
     if images > settings.max_images:
         raise InvalidParameter(
             f"may hold at most {settings.max_images} images per request, but holds {images}", param=items.field
@@ -159,6 +206,12 @@ def read_task(body: dict[str, Any], settings: ServerSettings) -> tuple[str, str 
     if instruction is not None and body.get("task") is not None:
         raise InvalidParameter("give either a task or an instruction, not both", param="instruction")
     return fields.choice(body.get("task"), "task", {name: name for name in TASKS}, DEFAULT), instruction
+
+
+def _images(inputs: Sequence[EmbedInput | ItemError]) -> int:
+    return sum(
+        isinstance(content, Image) for item in inputs if isinstance(item, EmbedInput) for content in item.content
+    )
 
 
 def _refuse_constant(name: str) -> None:

@@ -12,12 +12,16 @@ from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.errors import InvalidParameter
 from mllm_embed_serving.schemas.common import (
     WRITERS,
+    DescribeError,
     EmbeddingRequest,
     EncodedRequest,
+    ItemError,
     Items,
     array_items,
     check_count,
+    read_each,
     read_items,
+    used_tokens,
 )
 from mllm_embed_serving.settings import ServerSettings
 
@@ -90,28 +94,27 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
     if instruction is not None and body.get("task") is not None:
         raise InvalidParameter("give either a task or an instruction, not both", param="instruction")
     task, role = _task_and_role(body)
+    partial = fields.boolean(body.get("partial"), "partial", default=False)
+    read = reader.item if items.field == "input" else reader.conversation
     wanted = EmbeddingRequest(
         dimensions=fields.positive_integer(body.get("dimensions"), "dimensions"),
         task=task,
         role=role,
         instruction=instruction,
         truncate=_truncation(body.get("truncate")),
-        inputs=read_items(items, reader.item if items.field == "input" else reader.conversation, settings),
+        inputs=read_each(items, read, settings) if partial else read_items(items, read, settings),
     )
-    return EncodedRequest(wanted=wanted, encoding=_encoding(body))
+    return EncodedRequest(wanted=wanted, encoding=_encoding(body), partial=partial)
 
 
-def response_body(embeddings: Sequence[Embedding], model: str, encoding: str) -> dict[str, Any]:
+def response_body(
+    asked: EncodedRequest, outcomes: Sequence[Embedding | ItemError], model: str, describe: DescribeError
+) -> dict[str, Any]:
     """Return OpenAI's answer: vectors in index order, and the tokens that the model read for them."""
-    tokens = sum(embedding.tokens for embedding in embeddings)
-    write = WRITERS[encoding]
-    data = [
-        {"object": "embedding", "index": index, "embedding": write(item.vector)}
-        for index, item in enumerate(embeddings)
-    ]
+    tokens = used_tokens(outcomes)
     return {
         "object": "list",
-        "data": data,
+        "data": asked.data(outcomes, describe),
         "model": model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }

@@ -12,12 +12,16 @@ from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.errors import InvalidParameter
 from mllm_embed_serving.schemas.common import (
     WRITERS,
+    DescribeError,
     EmbeddingRequest,
     EncodedRequest,
+    ItemError,
     Items,
     array_items,
     check_count,
+    read_each,
     read_items,
+    used_tokens,
 )
 from mllm_embed_serving.settings import ServerSettings
 
@@ -42,26 +46,27 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
         InvalidParameter: a field is of a wrong type, out of range, or not supported.
         InputError: an item is refused, with its index.
     """
+    partial = fields.boolean(body.get("partial"), "partial", default=False)
+    read = reader.content_object
     wanted = EmbeddingRequest(
         task=DEFAULT,
         role=fields.choice(body.get("input_type"), "input_type", _ROLES, "document"),
         dimensions=fields.positive_integer(body.get("output_dimension"), "output_dimension"),
         truncate="end" if fields.boolean(body.get("truncation"), "truncation", default=True) else "none",
-        inputs=read_items(items, reader.content_object, settings),
+        inputs=read_each(items, read, settings) if partial else read_items(items, read, settings),
     )
-    return EncodedRequest(wanted=wanted, encoding=_encoding(body))
+    return EncodedRequest(wanted=wanted, encoding=_encoding(body), partial=partial)
 
 
-def response_body(asked: EncodedRequest, embeddings: Sequence[Embedding], model: str) -> dict[str, Any]:
+def response_body(
+    asked: EncodedRequest, outcomes: Sequence[Embedding | ItemError], model: str, describe: DescribeError
+) -> dict[str, Any]:
     """Return Voyage's answer; its client reads all four counts. Text tokens are all tokens, visual ones included."""
-    tokens, pixels = sum(item.tokens for item in embeddings), sum(item.pixels for item in embeddings)
-    write = WRITERS[asked.encoding]
+    tokens = used_tokens(outcomes)
+    pixels = sum(outcome.pixels for outcome in outcomes if isinstance(outcome, Embedding))
     return {
         "object": "list",
-        "data": [
-            {"object": "embedding", "embedding": write(item.vector), "index": index}
-            for index, item in enumerate(embeddings)
-        ],
+        "data": asked.data(outcomes, describe),
         "model": model,
         "usage": {"text_tokens": tokens, "image_pixels": pixels, "video_pixels": 0, "total_tokens": tokens},
     }

@@ -1,0 +1,111 @@
+"""The items of a request -> vectors: each on its own way to the engine, equal ones in flight together.
+
+    item -> pictures fetched -> cached? -> equal item in flight? -> pictures decoded -> Embedder -> vector
+
+An item never waits for the other items of its request, nor for anybody's slow picture.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from mllm_embed.embedder import Embedder
+from mllm_embed.errors import InputError
+from mllm_embed.media import MediaPolicy
+from mllm_embed.types import Embedding, EmbedInput
+from mllm_embed.vectors import check_dimensions
+from mllm_embed_serving.errors import InvalidParameter
+from mllm_embed_serving.metrics import Metrics
+from mllm_embed_serving.pipeline.flights import Flights
+from mllm_embed_serving.pipeline.keys import item_key
+from mllm_embed_serving.pipeline.pictures import Pictures, PixelBudget
+from mllm_embed_serving.schemas.common import EmbeddingRequest, ItemError
+
+Outcome = Embedding | ItemError
+"""What becomes of one item."""
+
+
+class Front:
+    """Embeds requests item by item.
+
+    Args:
+        embedder: the model.
+        policy: where pictures may come from and how large they may be.
+        metrics: takes the times of the stages.
+    """
+
+    def __init__(self, embedder: Embedder, policy: MediaPolicy, metrics: Metrics) -> None:
+        self._embedder = embedder
+        self._pictures = Pictures(policy, metrics)
+        self._flights: Flights[Embedding] = Flights()
+
+    async def embed(self, wanted: EmbeddingRequest, scope: str) -> list[Embedding]:
+        """Embed all items of a request.
+
+        Args:
+            wanted: the items, and how to embed them.
+            scope: whose request it is; results are shared inside a scope only.
+
+        Raises:
+            InputError: the first item that cannot be embedded, with its index; the work on later ones is dropped.
+            InvalidParameter: the first item that is malformed.
+            BackendError: the engine is down or full.
+        """
+        embeddings = []
+        async with aclosing(self._outcomes(wanted, scope)) as outcomes:
+            async for outcome in outcomes:
+                if not isinstance(outcome, Embedding):
+                    raise outcome
+                embeddings.append(outcome)
+        return embeddings
+
+    async def embed_each(self, wanted: EmbeddingRequest, scope: str) -> list[Outcome]:
+        """Embed what can be embedded; where an item cannot, its error stands in its place.
+
+        Raises:
+            InvalidDimensions: the width is not offered, whatever the item.
+            BackendError: the engine is down or full.
+        """
+        async with aclosing(self._outcomes(wanted, scope)) as outcomes:
+            return [outcome async for outcome in outcomes]
+
+    async def _outcomes(self, wanted: EmbeddingRequest, scope: str) -> AsyncGenerator[Outcome, None]:
+        """Yield what becomes of the items, in order, while all are under way; those that are not asked for end."""
+        recipe = self._embedder.model_dir.recipe
+        check_dimensions(wanted.dimensions, recipe.dimensions, recipe.matryoshka_dimensions)
+        budget = self._pictures.budget()
+        tasks = [asyncio.ensure_future(self._outcome(item, wanted, scope, budget)) for item in wanted.inputs]
+        try:
+            for index, task in enumerate(tasks):
+                outcome = await task
+                if isinstance(outcome, InputError):
+                    outcome.index = index  # the embedder saw a single item, and counted from there
+                yield outcome
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _outcome(
+        self, item: EmbedInput | ItemError, wanted: EmbeddingRequest, scope: str, budget: PixelBudget
+    ) -> Outcome:
+        if not isinstance(item, EmbedInput):
+            return item
+        try:
+            item = await self._pictures.fetched(item)
+            key = await item_key(item, wanted, scope)
+            return await self._flights.join(key, lambda: self._compute(item, wanted, budget))
+        except (InputError, InvalidParameter) as error:
+            return error
+
+    async def _compute(self, item: EmbedInput, wanted: EmbeddingRequest, budget: PixelBudget) -> Embedding:
+        (embedding,) = await self._embedder.aembed(
+            [await self._pictures.decoded(item, budget)],
+            task=wanted.task,
+            role=wanted.role,
+            instruction=wanted.instruction,
+            dimensions=wanted.dimensions,
+            truncate=wanted.truncate,
+        )
+        return embedding
