@@ -26,12 +26,15 @@ class Query:
         truths: positions of the right candidates; finding one of them is a hit.
         slices: names of the groups of queries that it counts for, such as `test` and `test_new`.
         extras: positions of candidates that only this query sees, beyond the shared ones.
+        instance: queries of one instance ask for the same thing in another way: in another language, or under another
+            instruction. Empty where that means nothing.
     """
 
     item: EmbedInput
     truths: tuple[int, ...]
     slices: tuple[str, ...]
     extras: tuple[int, ...] = ()
+    instance: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class Part:
         name: a style, a direction, or `all`.
         queries: what is asked.
         candidates: what is ranked, no two of them equal in text.
-        shared: the first so many candidates are seen by every query; None means all.
+        shared: the first so many candidates are seen by every query; None means all, 0 that each query has its own.
     """
 
     name: str

@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mllm_embed.evaluation import mini_mmeb_charts as charts
+from mllm_embed.evaluation import mini_mmeb_classes as classes
+from mllm_embed.evaluation import mini_mmeb_clips as clips
 from mllm_embed.evaluation import mini_mmeb_emoji as emoji
+from mllm_embed.evaluation import mini_mmeb_languages as languages
 from mllm_embed.evaluation import mini_mmeb_pairs as pairs
+from mllm_embed.evaluation import mini_mmeb_scenes as scenes
 from mllm_embed.evaluation.data_folder import DataFolder
-from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, Query
-from mllm_embed.evaluation.mini_mmeb_rows import class_name, truth_text
-from mllm_embed.evaluation.pools import Selection, hash_order
-from mllm_embed.tasks import get_task
-from mllm_embed.types import EmbedInput, Image, Text
+from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part
+from mllm_embed.evaluation.pools import Selection
 
 POOL = 1000
 """Candidates of a retrieval task, unless it ranks all held-out rows."""
-_PHOTOS = ("photos.parquet", ("image_id", "set", "label", "image", "split"))
-_NLVR = ("nlvr.parquet", ("image_id", "sentence", "label", "image", "split"))
 _EMOJI = (emoji.IMAGES, emoji.CONCEPTS)
 _STORIES = (pairs.STORY_PAGES, pairs.STORY_IMAGES)
 
 Build = Callable[[DataFolder, Selection], Sequence[Part]]
+BuildOne = Callable[[DataFolder, Selection], Part]
+BuildStyle = Callable[[emoji.Styles, Selection, str], Part]
+BuildStyles = Callable[[DataFolder, emoji.Styles, Selection], Part]
 Needs = tuple[tuple[str, tuple[str, ...]], ...]
 
 
@@ -34,14 +37,24 @@ class _Entry:
     """Appended to the split prefix."""
 
 
-def _emoji_t2i(data: DataFolder, selection: Selection) -> list[Part]:
-    styles = emoji.read_emoji(data, selection)
-    return [pairs.text_to_image(emoji.named(one), selection, POOL, name=style) for style, one in styles.items()]
+def _one(build: BuildOne) -> Build:
+    """A task of one part."""
+    return lambda data, selection: [build(data, selection)]
 
 
-def _emoji_i2t(data: DataFolder, selection: Selection) -> list[Part]:
-    styles = emoji.read_emoji(data, selection)
-    return [pairs.image_to_text(emoji.named(one), selection, POOL, name=style) for style, one in styles.items()]
+def _each_style(build: BuildStyle) -> Build:
+    """A task with one part per emoji style."""
+
+    def parts(data: DataFolder, selection: Selection) -> list[Part]:
+        styles = emoji.read_emoji(data, selection)
+        return [build(styles, selection, style) for style in styles]
+
+    return parts
+
+
+def _all_styles(build: BuildStyles) -> Build:
+    """A task of one part over the emoji of all styles."""
+    return lambda data, selection: [build(data, emoji.read_emoji(data, selection), selection)]
 
 
 def _emoji_i2i(data: DataFolder, selection: Selection) -> list[Part]:
@@ -49,72 +62,66 @@ def _emoji_i2i(data: DataFolder, selection: Selection) -> list[Part]:
     return [emoji.style_to_style(styles, selection, POOL, *direction) for direction in emoji.DIRECTIONS]
 
 
-def _emoji_tone(data: DataFolder, selection: Selection) -> list[Part]:
-    styles = emoji.read_emoji(data, selection)
-    return [emoji.change_tone(styles, selection, POOL, style) for style in styles]
-
-
-def _emoji_group(data: DataFolder, selection: Selection) -> list[Part]:
-    return [emoji.groups(data, emoji.read_emoji(data, selection), selection)]
-
-
-def _grocery_fine(data: DataFolder, selection: Selection) -> list[Part]:
-    photos = [row for row in data.rows(*_PHOTOS) if row["set"] == "grocery"]
-    names = sorted({class_name(row["label"]) for row in photos})
-    held_out = [row for row in photos if selection.is_held_out(row["split"])]
-    by_hash = hash_order(held_out, lambda row: str(row["image_id"]))
-    # Unseen classes are a slice of their own, and not the first that a smoke run takes.
-    asked = sorted(by_hash, key=lambda row: row["split"] != f"{selection.prefix}_inst")[: selection.pool_limit]
-    queries = [
-        Query(
-            EmbedInput((Image(row["image"]),), get_task("classification").query),
-            (names.index(class_name(row["label"])),),
-            (row["split"],),
-        )
-        for row in asked
-    ]
-    return [Part("all", tuple(queries), tuple(pairs.text_target(name) for name in names))]
-
-
-def _nlvr(data: DataFolder, selection: Selection) -> list[Part]:
-    held_out = [row for row in data.rows(*_NLVR) if selection.is_held_out(row["split"])]
-    answers = (True, False)
-    queries = [
-        Query(
-            EmbedInput((Image(row["image"]), Text(row["sentence"])), get_task("question").query),
-            (answers.index(row["label"]),),
-            selection.slices(row["split"]),
-        )
-        for row in hash_order(held_out, lambda row: str(row["image_id"]))[: selection.pool_limit]
-    ]
-    return [Part("all", tuple(queries), tuple(pairs.text_target(truth_text(answer)) for answer in answers))]
+def _emoji_names(data: DataFolder, selection: Selection) -> list[Part]:
+    return languages.emoji_names(data, emoji.read_emoji(data, selection), selection, POOL)
 
 
 def _both(read: Callable[[DataFolder], list[pairs.Pair]], size: int | None) -> tuple[Build, Build]:
     return (
-        lambda data, selection: [pairs.text_to_image(read(data), selection, size)],
-        lambda data, selection: [pairs.image_to_text(read(data), selection, size)],
+        _one(lambda data, selection: pairs.text_to_image(read(data), selection, size)),
+        _one(lambda data, selection: pairs.image_to_text(read(data), selection, size)),
     )
 
 
+_EMOJI_T2I = _each_style(
+    lambda styles, selection, style: pairs.text_to_image(emoji.named(styles[style]), selection, POOL, name=style)
+)
+_EMOJI_I2T = _each_style(
+    lambda styles, selection, style: pairs.image_to_text(emoji.named(styles[style]), selection, POOL, name=style)
+)
+_TONE = _each_style(lambda styles, selection, style: emoji.change_tone(styles, selection, POOL, style))
+_GENDER = _each_style(lambda styles, selection, style: emoji.change_gender(styles, selection, POOL, style))
+_GROUP = _all_styles(lambda data, styles, selection: emoji.groups(data, styles, selection, "group"))
+_SUBGROUP = _all_styles(lambda data, styles, selection: emoji.groups(data, styles, selection, "subgroup"))
+_GROCERY = _one(lambda data, selection: classes.photo_classes(data, selection, "grocery"))
+_CLOTHING = _one(lambda data, selection: classes.photo_classes(data, selection, "clothing"))
 _ICON_T2I, _ICON_I2T = _both(pairs.icons, POOL)
 _FIGURE_T2I, _FIGURE_I2T = _both(pairs.figures, None)
 _STORY_T2I, _STORY_I2T = _both(pairs.stories, None)
+_CAPTION_T2I, _ = _both(pairs.figure_captions, None)
+_DOC_T2I = _one(lambda data, selection: pairs.text_to_image(pairs.pages(data), selection, POOL, task="document"))
+_SPRITE_SCENE = _all_styles(lambda _data, styles, selection: scenes.sprites_in_scenes(styles, selection))
 
 _ENTRIES: dict[str, _Entry] = {
-    "emoji-group": _Entry("classification", _EMOJI, _emoji_group),
-    "grocery-fine": _Entry("classification", (_PHOTOS,), _grocery_fine, "_inst"),
-    "nlvr": _Entry("VQA", (_NLVR,), _nlvr),
-    "emoji-t2i": _Entry("retrieval", _EMOJI, _emoji_t2i),
-    "emoji-i2t": _Entry("retrieval", _EMOJI, _emoji_i2t),
+    "emoji-group": _Entry("classification", _EMOJI, _GROUP),
+    "emoji-subgroup": _Entry("classification", _EMOJI, _SUBGROUP),
+    "grocery-fine": _Entry("classification", (classes.PHOTOS,), _GROCERY, "_inst"),
+    "clothing": _Entry("classification", (classes.PHOTOS,), _CLOTHING, "_inst"),
+    "figure-kind": _Entry("classification", (classes.FIGURE_KINDS,), _one(classes.figure_kinds)),
+    "clip-action": _Entry("classification", (clips.CLIPS,), _one(clips.clip_actions)),
+    "nlvr": _Entry("VQA", (classes.NLVR,), _one(classes.nlvr)),
+    "chart-mark": _Entry("VQA", (charts.CHARTS,), _one(charts.chart_questions)),
+    "emoji-t2i": _Entry("retrieval", _EMOJI, _EMOJI_T2I),
+    "emoji-i2t": _Entry("retrieval", _EMOJI, _EMOJI_I2T),
     "emoji-i2i": _Entry("retrieval", _EMOJI, _emoji_i2i),
     "icon-t2i": _Entry("retrieval", (pairs.ICONS,), _ICON_T2I),
     "icon-i2t": _Entry("retrieval", (pairs.ICONS,), _ICON_I2T),
     "figure-t2i": _Entry("retrieval", (pairs.FIGURES,), _FIGURE_T2I),
     "figure-i2t": _Entry("retrieval", (pairs.FIGURES,), _FIGURE_I2T),
+    "figure-caption-t2i": _Entry("retrieval", (pairs.CAPTIONS,), _CAPTION_T2I),
     "story-t2i": _Entry("retrieval", _STORIES, _STORY_T2I),
     "story-i2t": _Entry("retrieval", _STORIES, _STORY_I2T),
-    "emoji-tone": _Entry("composed", _EMOJI, _emoji_tone),
+    "emoji-tone": _Entry("composed", _EMOJI, _TONE),
+    "emoji-gender": _Entry("composed", _EMOJI, _GENDER),
+    "clip-edit": _Entry("composed", (clips.CLIPS,), _one(clips.edit_clip)),
+    "nlvr-object": _Entry("grounding", (scenes.OBJECTS,), _one(scenes.named_objects)),
+    "sprite-scene": _Entry("grounding", _EMOJI, _SPRITE_SCENE),
+    "doc-t2i": _Entry("documents", (pairs.PAGES, pairs.FIGURES), _DOC_T2I),
+    "clip-t2v": _Entry("video", (clips.CLIPS,), _one(clips.text_to_clip)),
+    "clip-v2t": _Entry("video", (clips.CLIPS,), _one(clips.clip_to_text)),
+    "emoji-names": _Entry("multilingual", (*_EMOJI, languages.NAMES), _emoji_names),
+    "story-pages": _Entry("multilingual", (languages.PAGE_TEXTS, pairs.STORY_IMAGES), languages.story_pages),
+    "sprite-condition": _Entry("conditional", _EMOJI, _all_styles(scenes.sides_of_scenes)),
 }
 TASK_NAMES = tuple(_ENTRIES)
 """Names of all tasks, in the order of reports."""

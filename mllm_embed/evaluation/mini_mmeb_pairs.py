@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 from mllm_embed.evaluation.data_folder import DataFolder
 from mllm_embed.evaluation.eval_types import Part, Query
-from mllm_embed.evaluation.mini_mmeb_rows import figure_text, icon_text, story_text
+from mllm_embed.evaluation.mini_mmeb_rows import caption_text, figure_text, icon_text, story_text
 from mllm_embed.evaluation.pools import Selection, build_pool
 from mllm_embed.tasks import get_task
 from mllm_embed.types import EmbedInput, Image, Text
 
 ICONS = ("icons.parquet", ("image_id", "name", "tags", "image", "split"))
 FIGURES = ("openstax_figures-*.parquet", ("image_id", "alt", "image", "split"))
+CAPTIONS = ("openstax_figures-*.parquet", ("image_id", "caption", "image", "split"))
+PAGES = ("openstax_docs_hires.parquet", ("image_id", "image", "split"))
 STORY_PAGES = ("story_pages.parquet", ("image_id", "sha", "text_en", "split"))
 STORY_IMAGES = ("story_images.parquet", ("image_sha", "image", "split"))
 
@@ -25,7 +27,7 @@ class Pair:
 
     Attributes:
         pair_id: what pools are ordered by.
-        text: the text.
+        text: the text; a picture without one is a candidate that nothing asks for.
         picture_id: pairs of one picture share it.
         picture: encoded bytes.
         split: the row's split.
@@ -50,6 +52,23 @@ def figures(data: DataFolder) -> list[Pair]:
     return [Pair(row["image_id"], figure_text(row), row["image_id"], row["image"], row["split"]) for row in rows]
 
 
+def figure_captions(data: DataFolder) -> list[Pair]:
+    """All textbook figures, with their captions where they have one."""
+    rows = data.rows(*CAPTIONS)
+    return [Pair(row["image_id"], caption_text(row), row["image_id"], row["image"], row["split"]) for row in rows]
+
+
+def pages(data: DataFolder) -> list[Pair]:
+    """Graphs, tables, maps and screenshots at reading size, with the alternative text of the figure that they show."""
+    described = {row["image_id"]: row for row in data.rows(*FIGURES) if row["alt"]}
+    rows = [row for row in data.rows(*PAGES) if row["image_id"] in described]
+    return [
+        Pair(row["image_id"], figure_text(described[row["image_id"]]), row["image_id"], row["image"], row["split"])
+        for row in rows
+        if described[row["image_id"]]["split"] == row["split"]  # else it is a duplicate of a train figure
+    ]
+
+
 def stories(data: DataFolder) -> list[Pair]:
     """Picture-book pages whose picture is of the page's own split (not a duplicate of a train picture)."""
     pictures = {row["image_sha"]: row for row in data.rows(*STORY_IMAGES)}
@@ -61,7 +80,9 @@ def stories(data: DataFolder) -> list[Pair]:
     ]
 
 
-def text_to_image(pairs: Sequence[Pair], selection: Selection, size: int | None, *, name: str = "all") -> Part:
+def text_to_image(
+    pairs: Sequence[Pair], selection: Selection, size: int | None, *, name: str = "all", task: str = "text-to-image"
+) -> Part:
     """Texts ask for their pictures; every picture of an equal text is right."""
     pool = _pool(pairs, selection, size, lambda pair: pair.picture_id)
     places = _places(pair.picture_id for pair in pool)
@@ -73,7 +94,7 @@ def text_to_image(pairs: Sequence[Pair], selection: Selection, size: int | None,
         name,
         tuple(
             Query(
-                EmbedInput((Text(pair.text),), get_task("text-to-image").query),
+                EmbedInput((Text(pair.text),), get_task(task).query),
                 tuple(sorted(right[pair.text])),
                 selection.slices(pair.split),
             )
@@ -123,13 +144,18 @@ def _pool(pairs: Sequence[Pair], selection: Selection, size: int | None, equal: 
 
 def _asked(pool: Sequence[Pair], selection: Selection, same: Callable[[Pair], str]) -> list[Pair]:
     """One query per different text or picture and split; of the train rows only some."""
-    different = _first(pool, lambda pair: f"{pair.split}\0{same(pair)}")
+    # The order, by last occurrence, decides which train rows are asked: published numbers rest on it.
+    by_name = {f"{pair.split}\0{same(pair)}": pair for pair in reversed(pool) if pair.text}
+    different = list(by_name.values())[::-1]
     train = [pair for pair in different if pair.split == "train"]
     return [pair for pair in different if pair.split != "train"] + train[: selection.train_queries]
 
 
 def _first(pairs: Sequence[Pair], same: Callable[[Pair], str]) -> list[Pair]:
-    return list({same(pair): pair for pair in reversed(pairs)}.values())[::-1]
+    first: dict[str, Pair] = {}
+    for pair in pairs:
+        first.setdefault(same(pair), pair)
+    return list(first.values())
 
 
 def _places(names: Iterable[str]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,12 @@ import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from mllm_embed.evaluation.data_folder import DataFolder
+from mllm_embed.evaluation.eval_types import EvalTask
+from mllm_embed.evaluation.mini_mmeb import build_tasks
+from mllm_embed.evaluation.pools import Selection
+from tests.library.evaluation.shown import Names, picture_names
 
 Row = dict[str, Any]
 STYLES = ("fluent-3d", "fluent-flat", "noto", "openmoji-black", "openmoji-color")
@@ -26,16 +33,32 @@ def picture(name: str) -> bytes:
     return stream.getvalue()
 
 
-def _concept(concept_id: str, label: str, split: str, *, base: str = "", tones: tuple[str, ...] = ()) -> Row:
+def strip(name: str, frames: int = 6) -> bytes:
+    """Draw the frames of a clip side by side: one square that moves."""
+    digest = hashlib.sha256(name.encode()).digest()
+    image = PIL.Image.new("RGBA", (16 * frames, 16), (0, 0, 0, 0))
+    for frame in range(frames):
+        image.paste(tuple(digest[:3]), (16 * frame + frame, 4, 16 * frame + frame + 8, 12))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _concept(
+    concept_id: str, label: str, split: str, *, base: str = "", tones: tuple[str, ...] = (), gender: str = ""
+) -> Row:
     base = base or concept_id
-    group = "people-body" if tones or base in ("hand", "ear") else "animals-nature"
+    people = tones or gender or base in ("hand", "ear")
     return {
         "concept_id": concept_id,
         "label_en": label,
-        "group": group,
+        "group": "people-body" if people else "animals-nature",
+        "subgroup": "person-role" if gender else "hand-part" if people else None if "animal" in label else "animal-new",
         "base_id": base,
-        "family_id": base,
+        "family_id": "cook" if gender else base,
         "skin_tones": list(tones),
+        "gender": gender,
+        "names": json.dumps({"de": f"{label} auf Deutsch", "tlh": label} if concept_id == "new1" else {"de": label}),
         "split": split,
     }
 
@@ -49,6 +72,9 @@ CONCEPTS = [
     _concept("hand-dark", "hand: dark skin tone", "test_comp", base="hand", tones=("dark",)),
     _concept("ear", "ear", "test_new"),
     _concept("ear-medium-dark", "ear: medium-dark skin tone", "test_new", base="ear", tones=("medium-dark",)),
+    _concept("man-cook", "man cook", "train", gender="man"),
+    _concept("woman-cook", "woman cook", "test_comp", gender="woman"),
+    _concept("man-cook-right", "man cook facing right", "test_new", gender="man"),
     _concept("copy", "copy", "test_dup"),
 ]
 
@@ -80,8 +106,33 @@ def _icons() -> list[Row]:
 def _photos() -> list[Row]:
     labels = [("Red_Apple", "train"), ("Red_Apple", "test_inst"), ("Kiwi", "test_inst"), ("Plum", "test_new")]
     grocery = [{"image_id": f"g{i}", "set": "grocery", "label": x, "split": s} for i, (x, s) in enumerate(labels)]
-    rows = [*grocery, {"image_id": "c", "set": "clothing", "label": "hat", "split": "test_inst"}]
+    clothing = [("c", "hat", "test_inst"), ("c2", "t-shirt", "train"), ("c3", "t-shirt", "test_inst")]
+    rows = [*grocery, *({"image_id": i, "set": "clothing", "label": x, "split": s} for i, x, s in clothing)]
     return [{**row, "image": picture(str(row["image_id"]))} for row in rows]
+
+
+SCENE: list[list[Row]] = [
+    [{"type": "circle", "color": "Yellow", "size": 10, "x_loc": 20, "y_loc": 30}],
+    [{"type": "square", "color": "#0099ff", "size": 20, "x_loc": 40, "y_loc": 50}] * 2,
+    [
+        {"type": "circle", "color": "Yellow", "size": 10, "x_loc": 60, "y_loc": 70},
+        {"type": "triangle", "color": "Black", "size": 30, "x_loc": 5, "y_loc": 5},
+    ],
+]
+"""A yellow circle left and right, two equal blue squares in the middle, a black triangle right."""
+
+
+def nlvr_scene(seed: int) -> bytes:
+    """Draw the bounding boxes of `SCENE`; the seed changes a corner that no object covers."""
+    image = PIL.Image.new("RGB", (400, 100), "lightgrey")
+    for box, objects in enumerate(SCENE):
+        for one in objects:
+            left, top, size = 150 * box + one["x_loc"], one["y_loc"], one["size"]
+            image.paste(one["color"], (left, top, left + size, top + size))
+    image.putpixel((0, 0), (seed, 0, 0))
+    stream = io.BytesIO()
+    image.save(stream, "PNG")
+    return stream.getvalue()
 
 
 def _nlvr() -> list[Row]:
@@ -90,10 +141,86 @@ def _nlvr() -> list[Row]:
             "image_id": f"n{i}",
             "sentence": f"There are {i} circles",
             "label": i % 2 == 0,
-            "image": picture(f"n{i}"),
+            "image": nlvr_scene(i),
+            "structured": json.dumps(SCENE) if i < 3 else "",
             "split": "test" if i < 4 else "train",
         }
         for i in range(6)
+    ]
+
+
+def _figures() -> list[Row]:
+    kinds = ("graph", "graph", "photo", "other", "map")
+    return [
+        {
+            "image_id": f"f{i}",
+            "alt": f"A graph of {i} lines.",
+            "caption": f"Growth of {i} kinds." if i != 2 else None,
+            "kind": kind,
+            "image": picture(f"f{i}"),
+            "split": split,
+        }
+        for i, (kind, split) in enumerate(zip(kinds, ["train", "test", "test", "test", "test_dup"], strict=True))
+    ]
+
+
+def _charts() -> list[Row]:
+    fields = [["bar"], ["point", "line"], ["area"]]
+    return [
+        {
+            "image_id": f"v{i}",
+            "marks": marks,
+            "encodings": json.dumps([["x", "month", f"date_{i}", "ordinal"], ["y", "count", "", ""]]),
+            "image": picture(f"v{i}"),
+            "split": "train" if i == 2 else "test",
+        }
+        for i, marks in enumerate(fields)
+    ]
+
+
+def _clips() -> list[Row]:
+    """Two characters; of the first also the same clip in other trousers, and one that differs where nobody sees it."""
+    looks = [(1, "base", "red pants"), (1, "edit", "teal pants"), (2, "base", "red pants"), (2, "edit", "red pants")]
+    return [
+        {
+            "clip_id": f"k{i}",
+            "character": character,
+            "variant": variant,
+            "action": "walking",
+            "direction": "facing left",
+            "caption": f"a {'man' if character == 1 else 'woman'} with dark skin, wearing {look}, walking, facing left",
+            "frames": 6,
+            "strip": strip(f"{character} {look}"),
+            "split": "test",
+        }
+        for i, (character, variant, look) in enumerate(looks)
+    ] + [
+        {
+            "clip_id": "k9",
+            "character": 9,
+            "variant": "base",
+            "action": "slashing",
+            "direction": "",
+            "caption": "a skeleton, wearing jacket, slashing",
+            "frames": 6,
+            "strip": strip("9"),
+            "split": "train",
+        }
+    ]
+
+
+def _story_pages() -> list[Row]:
+    splits = [("s0", "test"), ("s0", "test"), ("s1", "test"), ("s2", "train"), ("s2", "test"), ("s3", "test")]
+    splits += [("s4", "test")] * 48  # a language counts from 50 pages on
+    return [
+        {
+            "image_id": f"p{i}",
+            "sha": sha,
+            "text_en": f"Page {i} of the tale.",
+            "texts": json.dumps({"de": f"Seite {i} der  Geschichte."} | ({"sw": "Ukurasa"} if i == 0 else {})),
+            "split": split,
+        }
+        for i, (sha, split) in enumerate(splits)
     ]
 
 
@@ -104,20 +231,18 @@ def _tables() -> dict[str, list[Row]]:
         "emoji_images-00": emoji[: len(emoji) // 2],
         "emoji_images-01": emoji[len(emoji) // 2 :],
         "icons": _icons(),
-        "openstax_figures-00": [
-            {"image_id": f"f{i}", "alt": f"A graph of {i} lines.", "image": picture(f"f{i}"), "split": split}
-            for i, split in enumerate(["train", "test", "test", "test", "test_dup"])
+        "openstax_figures-00": _figures(),
+        "openstax_docs_hires": [
+            {"image_id": f"f{i}", "image": picture(f"page of f{i}"), "split": "train" if i == 0 else "test"}
+            for i in (0, 1, 4)
         ],
+        "charts_vegalite": _charts(),
+        "lpc_clips": _clips(),
         "story_images": [
             {"image_sha": f"s{i}", "image": picture(f"s{i}"), "split": split}
-            for i, split in enumerate(["test", "test", "train", "test_dup"])
+            for i, split in enumerate(["test", "test", "train", "test_dup", "test"])
         ],
-        "story_pages": [
-            {"image_id": f"p{i}", "sha": sha, "text_en": f"Page {i} of the tale.", "split": split}
-            for i, (sha, split) in enumerate(
-                [("s0", "test"), ("s0", "test"), ("s1", "test"), ("s2", "train"), ("s2", "test"), ("s3", "test")]
-            )
-        ],
+        "story_pages": _story_pages(),
         "photos": _photos(),
         "nlvr": _nlvr(),
     }
@@ -139,6 +264,18 @@ def make_data() -> Callable[[Path], Path]:
         return folder
 
     return write
+
+
+@pytest.fixture(scope="session")
+def names(data_path: Path) -> Names:
+    """Picture bytes -> id of its row."""
+    return picture_names(data_path)
+
+
+@pytest.fixture(scope="session")
+def tasks(data_path: Path) -> dict[str, EvalTask]:
+    """All tasks on the data folder, by name."""
+    return {task.name: task for task in build_tasks(DataFolder(data_path), Selection())}
 
 
 @pytest.fixture(scope="session")

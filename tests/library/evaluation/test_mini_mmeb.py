@@ -5,90 +5,58 @@ import pyarrow.parquet as pq
 import pytest
 
 from mllm_embed.evaluation.data_folder import DataFolder
-from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, Query
+from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Query
 from mllm_embed.evaluation.mini_mmeb import TASK_NAMES, build_tasks
 from mllm_embed.evaluation.pools import Selection
-from mllm_embed.types import EmbedInput, Image, Text
+from mllm_embed.types import Image
+from tests.library.evaluation.shown import Names, answers, asked, part, shown
 
 pytestmark = pytest.mark.fast
 
 
-@pytest.fixture(scope="module")
-def names(data_path: Path) -> dict[bytes, str]:
-    """Picture bytes -> id of its row."""
-    found = {}
-    for file in data_path.glob("*.parquet"):
-        for row in pq.read_table(file).to_pylist():
-            if "image" in row:
-                found[row["image"]] = str(row.get("image_id") or row.get("image_sha"))
-    return found
-
-
-@pytest.fixture(scope="module")
-def tasks(data_path: Path) -> dict[str, EvalTask]:
-    return {task.name: task for task in build_tasks(DataFolder(data_path), Selection())}
-
-
-def part(task: EvalTask, name: str = "all") -> Part:
-    return next(part for part in task.parts if part.name == name)
-
-
-def shown(item: EmbedInput, names: dict[bytes, str]) -> str:
-    """Texts as they are, pictures by the id of their row."""
-    return " + ".join(x.text if isinstance(x, Text) else names[x.source] for x in item.content)  # type: ignore[index]
-
-
-def answers(problem: Part, names: dict[bytes, str], wanted: str) -> list[str]:
-    """What is right for the queries that are shown as `wanted`."""
-    queries = [query for query in problem.queries if shown(query.item, names) == wanted]
-    assert queries
-    return sorted(shown(problem.candidates[place], names) for query in queries for place in query.truths)
-
-
-def asked(problem: Part, slice_name: str, names: dict[bytes, str]) -> list[str]:
-    return sorted(shown(query.item, names) for query in problem.queries if slice_name in query.slices)
-
-
 def test_every_task_is_built_in_order(tasks: dict[str, EvalTask]) -> None:
     assert tuple(tasks) == TASK_NAMES
-    assert {task.meta_task for task in tasks.values()} == {"classification", "VQA", "retrieval", "composed"}
+    assert list(dict.fromkeys(task.meta_task for task in tasks.values())) == [
+        *("classification", "VQA", "retrieval", "composed", "grounding"),
+        *("documents", "video", "multilingual", "conditional"),
+    ]
 
 
-def test_no_duplicate_of_a_train_row_is_used(tasks: dict[str, EvalTask], names: dict[bytes, str]) -> None:
+def test_no_duplicate_of_a_train_row_is_used(tasks: dict[str, EvalTask], names: Names) -> None:
     used = {shown(item, names) for task in tasks.values() for item in task.items()}
     assert not {name for name in used if name.endswith(":copy")}
-    assert not used & {"copy", "icon11", "f4", "s3", "s2", "Page 4 of the tale.", "Page 5 of the tale."}
+    assert not used & {"copy", "icon11", "f4", "page of f4", "s3", "s2", "Page 4 of the tale.", "Page 5 of the tale."}
 
 
-def test_emoji_pools_are_per_style_and_filled_with_train(tasks: dict[str, EvalTask], names: dict[bytes, str]) -> None:
+def test_emoji_pools_are_per_style_and_filled_with_train(tasks: dict[str, EvalTask], names: Names) -> None:
     task = tasks["emoji-t2i"]
     assert [one.name for one in task.parts] == ["fluent-3d", "fluent-flat", "noto", "openmoji-black", "openmoji-color"]
     noto = part(task, "noto")
-    assert noto.pool == 22
+    assert noto.pool == 25
     assert all(shown(item, names).startswith("noto:") for item in noto.candidates)
-    assert asked(noto, "test_comp", names) == ["hand: dark skin tone"]
+    assert asked(noto, "test_comp", names) == ["hand: dark skin tone", "woman cook"]
     assert "animal 3" in asked(noto, "train", names)
 
 
-def test_every_picture_of_an_equal_name_is_right(tasks: dict[str, EvalTask], names: dict[bytes, str]) -> None:
+def test_every_picture_of_an_equal_name_is_right(tasks: dict[str, EvalTask], names: Names) -> None:
     noto = part(tasks["emoji-t2i"], "noto")
     assert answers(noto, names, "creature 0") == ["noto:new0", "noto:twin"]
     assert answers(noto, names, "creature 1") == ["noto:new1"]
 
 
-def test_equal_texts_are_one_candidate(tasks: dict[str, EvalTask], names: dict[bytes, str]) -> None:
+def test_equal_texts_are_one_candidate(tasks: dict[str, EvalTask], names: Names) -> None:
     noto = part(tasks["emoji-i2t"], "noto")
     texts = [shown(item, names) for item in noto.candidates]
-    assert len(texts) == len(set(texts)) == 21
+    assert len(texts) == len(set(texts)) == 24
     assert answers(noto, names, "noto:twin") == answers(noto, names, "noto:new0") == ["creature 0"]
 
 
-def test_style_to_style(tasks: dict[str, EvalTask], names: dict[bytes, str]) -> None:
+def test_style_to_style(tasks: dict[str, EvalTask], names: Names) -> None:
     direction = part(tasks["emoji-i2i"], "openmoji-black -> noto")
     assert answers(direction, names, "openmoji-black:new2") == ["noto:new2"]
 
 
-def test_tone_asks_with_the_untoned_picture_of_the_style(tasks: dict[str, EvalTask], names: dict[bytes, str]) -> None:
+def test_tone_asks_with_the_untoned_picture_of_the_style(tasks: dict[str, EvalTask], names: Names) -> None:
     noto = part(tasks["emoji-tone"], "noto")
     assert asked(noto, "test", names) == [
         "noto:ear + the same, with medium dark skin tone",
@@ -97,7 +65,7 @@ def test_tone_asks_with_the_untoned_picture_of_the_style(tasks: dict[str, EvalTa
     assert answers(noto, names, "noto:hand + the same, with dark skin tone") == ["noto:hand-dark"]
 
 
-def test_tone_sees_its_own_family_beyond_the_pool(data_path: Path, names: dict[bytes, str]) -> None:
+def test_tone_sees_its_own_family_beyond_the_pool(data_path: Path, names: Names) -> None:
     (task,) = build_tasks(DataFolder(data_path), Selection(pool_limit=2), ["emoji-tone"])
     for problem in task.parts:
         assert problem.pool == 2
@@ -109,7 +77,7 @@ def test_tone_sees_its_own_family_beyond_the_pool(data_path: Path, names: dict[b
             assert extra == family - shared
 
 
-def test_groups_and_classes_are_words(tasks: dict[str, EvalTask], names: dict[bytes, str]) -> None:
+def test_groups_and_classes_are_words(tasks: dict[str, EvalTask], names: Names) -> None:
     groups = part(tasks["emoji-group"])
     assert [shown(item, names) for item in groups.candidates] == ["animals nature", "people body"]
     assert answers(groups, names, "noto:ear") == ["people body"]
@@ -121,32 +89,80 @@ def test_groups_and_classes_are_words(tasks: dict[str, EvalTask], names: dict[by
     assert asked(grocery, "test_new", names) == ["g3"]
 
 
-def test_nlvr_chooses_between_true_and_false(tasks: dict[str, EvalTask], names: dict[bytes, str]) -> None:
+def test_nlvr_chooses_between_true_and_false(tasks: dict[str, EvalTask], names: Names) -> None:
     scenes = part(tasks["nlvr"])
     assert [shown(item, names) for item in scenes.candidates] == ["true", "false"]
     assert answers(scenes, names, "n1 + There are 1 circles") == ["false"]
     assert len(scenes.queries) == 4
 
 
-def test_icons_figures_and_stories(tasks: dict[str, EvalTask], names: dict[bytes, str]) -> None:
+def test_icons_figures_and_stories(tasks: dict[str, EvalTask], names: Names) -> None:
     assert answers(part(tasks["icon-t2i"]), names, "icon 6, tag 6") == ["icon6", "icon6b"]
     assert part(tasks["figure-t2i"]).pool == 3
     assert answers(part(tasks["figure-i2t"]), names, "f1") == ["A graph of 1 lines."]
-    assert part(tasks["story-t2i"]).pool == 2
+    assert answers(part(tasks["figure-caption-t2i"]), names, "Growth of 1 kinds.") == ["f1"]
+    assert part(tasks["figure-caption-t2i"]).pool == 3  # a figure without a caption is a candidate too
+    assert len(part(tasks["figure-caption-t2i"]).queries) == 2
+    assert part(tasks["story-t2i"]).pool == 3
     assert answers(part(tasks["story-i2t"]), names, "s0") == ["Page 0 of the tale.", "Page 1 of the tale."]
+
+
+def test_each_page_of_a_picture_finds_it_whatever_pages_lie_between(tasks: dict[str, EvalTask], names: Names) -> None:
+    story = part(tasks["story-t2i"])
+    for page, picture in ((0, "s0"), (1, "s0"), (2, "s1"), (6, "s4"), (30, "s4")):
+        assert answers(story, names, f"Page {page} of the tale.") == [picture]
+
+
+def test_subgroups_clothes_and_kinds_of_figures(tasks: dict[str, EvalTask], names: Names) -> None:
+    subgroups = part(tasks["emoji-subgroup"])
+    assert [shown(item, names) for item in subgroups.candidates] == ["animal new", "hand part", "person role"]
+    assert answers(subgroups, names, "noto:woman-cook") == ["person role"]
+    clothing = part(tasks["clothing"])
+    assert [shown(item, names) for item in clothing.candidates] == ["hat", "t shirt"]
+    assert asked(clothing, "test_inst", names) == ["c", "c3"]
+    kinds = part(tasks["figure-kind"])
+    assert [shown(item, names) for item in kinds.candidates] == ["graph", "map", "photo"]
+    assert asked(kinds, "test", names) == ["f1", "f2"]  # f3 is of kind "other"
+
+
+def test_gender_asks_with_the_other_picture_that_differs_in_nothing_else(
+    tasks: dict[str, EvalTask], names: Names
+) -> None:
+    noto = part(tasks["emoji-gender"], "noto")
+    assert asked(noto, "test", names) == ["noto:man-cook + the same, as a woman"]
+    assert answers(noto, names, "noto:man-cook + the same, as a woman") == ["noto:woman-cook"]
+
+
+def test_documents_are_found_by_the_text_of_their_figure(tasks: dict[str, EvalTask], names: Names) -> None:
+    pages = part(tasks["doc-t2i"])
+    assert answers(pages, names, "A graph of 1 lines.") == ["page of f1"]
+    assert pages.queries[0].item.instruction == "Find the document page that answers this."
+    assert asked(pages, "train", names) == ["A graph of 0 lines."]
+
+
+def test_charts_are_asked_for_their_mark_and_their_axes(tasks: dict[str, EvalTask], names: Names) -> None:
+    charts = part(tasks["chart-mark"])
+    assert [shown(item, names) for item in charts.candidates] == [
+        *("area", "bar", "count", "date 0", "date 1", "date 2", "line", "point"),
+    ]
+    assert answers(charts, names, "v1 + Which mark is drawn?") == ["line", "point"]
+    assert answers(charts, names, "v0 + What is on the x axis?") == ["date 0"]
+    assert answers(charts, names, "v0 + What is on the y axis?") == ["count"]
+    assert len(asked(charts, "x", names)) == 2
 
 
 def test_instructions_follow_the_role(tasks: dict[str, EvalTask]) -> None:
     for task in tasks.values():
         for problem in task.parts:
             assert {item.instruction for item in problem.candidates} == {"Represent the user's input."}
-            assert len({query.item.instruction for query in problem.queries}) == 1
+            instructions = {query.item.instruction for query in problem.queries}
+            assert len(instructions) == (2 if task.name == "sprite-condition" else 1)
     asked_with: Query = tasks["nlvr"].parts[0].queries[0]
     assert asked_with.item.instruction == "Answer the question about the picture."
     assert isinstance(asked_with.item.content[0], Image)
 
 
-def test_train_queries_are_few(data_path: Path, names: dict[bytes, str]) -> None:
+def test_train_queries_are_few(data_path: Path, names: Names) -> None:
     (task,) = build_tasks(DataFolder(data_path), Selection(train_queries=3), ["emoji-i2i"])
     assert len(asked(part(task, "noto -> fluent-3d"), "train", names)) == 3
 
