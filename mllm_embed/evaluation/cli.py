@@ -42,6 +42,13 @@ def mini_mmeb(
     dimensions: Annotated[int | None, typer.Option(min=1, help="Cut vectors to this width (Matryoshka).")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model in reports; default: its own.")] = None,
     random_weights: Annotated[bool, typer.Option(help="Measure the same architecture with random weights.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Measure what this OpenAI-compatible server runs; --model is its name there.")
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="MLLM_EMBED_API_KEY", help="Bearer token for --url.")] = None,
+    dialect: Annotated[
+        str | None, typer.Option(help="How --url takes items: mllm-embed, vllm, or openai (texts only).")
+    ] = None,
     backend: Annotated[str, typer.Option(help="transformers, vllm or auto.")] = "transformers",
     precision: Annotated[str, typer.Option(help="float32, bfloat16, float16 or 4bit.")] = "float32",
     cache_dir: Annotated[Path | None, typer.Option(help="Folder for vectors, so that a killed run resumes.")] = None,
@@ -51,43 +58,32 @@ def mini_mmeb(
 
     Data is a folder of parquet files, see docs/evaluation.md. The table of the run is printed, the report is written.
     """
-    from mllm_embed.evaluation.data_folder import DataFolder, find_data
-    from mllm_embed.evaluation.mini_mmeb import TASK_NAMES, build_tasks
+    from mllm_embed.evaluation.data_folder import find_data
     from mllm_embed.evaluation.pools import Selection
-    from mllm_embed.evaluation.report import make_report, markdown, write_report
-    from mllm_embed.evaluation.runner import embed_all, score_tasks, supported
-    from mllm_embed.evaluation.vector_store import VectorStore, default_cache
+    from mllm_embed.evaluation.report import diagnostics_table, markdown
+    from mllm_embed.evaluation.run import RunOptions, read_suite, run
+    from mllm_embed.evaluation.vector_store import default_cache
 
     started = time.perf_counter()
-    folder = DataFolder(find_data(data))
-    chosen = TASK_NAMES if tasks is None else [part.strip() for part in tasks.split(",") if part.strip()]
-    selection = Selection(prefix=split_prefix, pool_limit=limit_pool, train_queries=train_queries)
-    suite = build_tasks(folder, selection, chosen)
+    options = RunOptions(
+        data=find_data(data),
+        tasks=() if tasks is None else [part.strip() for part in tasks.split(",") if part.strip()],
+        selection=Selection(prefix=split_prefix, pool_limit=limit_pool, train_queries=train_queries),
+        dimensions=dimensions,
+        cache=(cache_dir or default_cache()) if cache else None,
+        name=name,
+    )
+    suite = read_suite(options)
     with ExitStack() as stack:
-        encoder = _open_encoder(stack, model, backend=backend, precision=precision, random_weights=random_weights)
-        suite = supported(suite, encoder)
-        description = encoder.describe()
-        _check_width(dimensions, description)
-        store = VectorStore((cache_dir or default_cache()) if cache else None, description)
-        ready = time.perf_counter()
-        with _progress() as progress:
-            counts = embed_all(suite, encoder, store, progress)
-        embedded = time.perf_counter()
-        results = score_tasks(suite, store, dimensions=dimensions)
-    settings = {
-        "split_prefix": split_prefix,
-        "limit_pool": limit_pool,
-        "train_queries": train_queries,
-        "dimensions": dimensions,
-        "bootstrap_seed": 0,
-    }
-    shown = {**description, "name": name or description["name"]}
-    report = make_report(model=shown, settings=settings, checksums=folder.checksums(), results=results)
-    report["timing"] = _timing(started, ready, embedded, counts)
-    write_report(out, report)
+        if url is not None:
+            encoder = _open_endpoint(stack, url, model, api_key=api_key, dialect=dialect, random_weights=random_weights)
+        else:
+            encoder = _open_encoder(stack, model, backend=backend, precision=precision, random_weights=random_weights)
+        report = run(encoder, suite, options, out=out, progress=_progress(), started=started).report
     print(markdown([report]))
-    rate = report["timing"]["items_per_s"]
-    print(f"{out}: {counts['items']:,} items, {counts['embedded']:,} embedded now, {rate} per second")
+    print(diagnostics_table([report]))
+    times = report["timing"]
+    print(f"{out}: {times['items']:,} items, {times['embedded']:,} embedded now, {times['items_per_s']} per second")
 
 
 @evaluate.command("report")
@@ -105,6 +101,48 @@ def report_command(
         print(text)
     else:
         out.write_text(text, encoding="utf-8")
+
+
+@evaluate.command("compare")
+def compare_command(
+    one: Annotated[Path, typer.Argument(help="JSON report of one run.")],
+    other: Annotated[Path, typer.Argument(help="JSON report of the other.")],
+    *,
+    metric: Annotated[str, typer.Option(help="hit1, hit5, ndcg5, ndcg10, mrr, recall10, map or r_precision.")] = "hit1",
+    out: Annotated[Path | None, typer.Option(help="Write the Markdown here instead of printing it.")] = None,
+) -> None:
+    """Say which differences between two runs are more than chance: paired 95 % intervals and p-values.
+
+    Both files of ranks must lie beside the reports. Runs on other data, pools or queries are refused.
+    """
+    from mllm_embed.evaluation.compare import compare, comparison_table
+    from mllm_embed.evaluation.query_ranks import ranks_file, read_ranks
+    from mllm_embed.evaluation.report import read_report
+
+    reports = [read_report(file) for file in (one, other)]
+    ranks = [
+        read_ranks(ranks_file(file), report["ranks_sha256"]) for file, report in zip((one, other), reports, strict=True)
+    ]
+    text = comparison_table(reports[0], reports[1], compare(reports, ranks, metric), metric)
+    if out is None:
+        print(text)
+    else:
+        out.write_text(text, encoding="utf-8")
+
+
+def _open_endpoint(
+    stack: ExitStack, url: str, model: str, *, api_key: str | None, dialect: str | None, random_weights: bool
+) -> Any:
+    from mllm_embed.evaluation.endpoint import DIALECTS, EndpointEncoder
+
+    if random_weights:
+        raise EvaluationError("--random-weights needs the weights at hand; leave it out, or leave out --url")
+    known = {name: name for name in DIALECTS}
+    if dialect is not None and dialect not in known:
+        raise EvaluationError(f"dialect must be one of {', '.join(DIALECTS)}, but is {dialect!r}")
+    name = None if model == BUILT_IN else model
+    chosen = None if dialect is None else known[dialect]
+    return stack.enter_context(EndpointEncoder(url, model=name, api_key=api_key, dialect=chosen))
 
 
 def _open_encoder(stack: ExitStack, model: str, *, backend: str, precision: str, random_weights: bool) -> Any:
@@ -126,15 +164,6 @@ def _open_encoder(stack: ExitStack, model: str, *, backend: str, precision: str,
     return EmbedderEncoder(embedder, precision=precision)
 
 
-def _check_width(dimensions: int | None, description: dict[str, Any]) -> None:
-    from mllm_embed.vectors import check_dimensions
-
-    if "full_dimensions" in description:
-        check_dimensions(dimensions, int(description["full_dimensions"]))
-    elif dimensions is not None:
-        raise EvaluationError(f"--dimensions does not apply to {description['name']}")
-
-
 @contextmanager
 def _progress() -> Iterator[Any]:
     from rich.console import Console
@@ -151,14 +180,3 @@ def _progress() -> Iterator[Any]:
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         line = bar.add_task("embedding", total=None)
         yield lambda done, total: bar.update(line, completed=done, total=total)
-
-
-def _timing(started: float, ready: float, embedded: float, counts: dict[str, int]) -> dict[str, Any]:
-    seconds = embedded - ready
-    return {
-        "prepare_s": round(ready - started, 2),
-        "embed_s": round(seconds, 2),
-        "score_s": round(time.perf_counter() - embedded, 2),
-        **counts,
-        "items_per_s": round(counts["embedded"] / seconds, 1) if seconds > 0 else 0.0,
-    }

@@ -121,21 +121,3 @@ def ndcg(ranks: NDArray[np.int64], cut: int) -> float:
     found = ranks[ranks <= cut]
     ideal = np.arange(1, min(len(ranks), cut) + 1)
     return float((1.0 / np.log2(1.0 + found)).sum() / (1.0 / np.log2(1.0 + ideal)).sum())
-
-
-def bootstrap_interval(
-    parts: Sequence[NDArray[np.float64]], *, rounds: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the 95 % bootstrap interval of the mean over parts of the mean over queries.
-
-    Args:
-        parts: one value per query for each part, none of them empty.
-        rounds: number of resamples.
-        seed: of the resampling.
-    """
-    rng = np.random.default_rng(seed)
-    means = np.zeros(rounds)
-    for values in parts:
-        means += np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(rounds)])
-    low, high = np.percentile(means / len(parts), [2.5, 97.5])
-    return float(low), float(high)

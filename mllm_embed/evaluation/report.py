@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -14,25 +15,54 @@ from mllm_embed.evaluation.eval_types import EvaluationError
 from mllm_embed.evaluation.runner import overall
 from mllm_embed.tasks import TASKS
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 Report = dict[str, Any]
+DIAGNOSTICS = {
+    "modality gap": ("modality_gap",),
+    "cone, pictures": ("pictures", "cone"),
+    "cone, texts": ("texts", "cone"),
+    "uniformity, pictures": ("pictures", "uniformity"),
+    "uniformity, texts": ("texts", "uniformity"),
+    "effective rank, pictures": ("pictures", "effective_rank"),
+    "effective rank, texts": ("texts", "effective_rank"),
+}
+"""Diagnostics of all vectors by label, and where they stand in a report."""
 
 
 def make_report(
-    *, model: Mapping[str, Any], settings: Mapping[str, Any], checksums: Mapping[str, str], results: Mapping[str, Any]
+    *,
+    model: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    checksums: Mapping[str, str],
+    results: Mapping[str, Any],
+    ranks_sha256: str,
+    diagnostics: Mapping[str, Any],
 ) -> Report:
-    """Assemble the JSON values of one run; everything but `timing`, which the caller adds, is reproducible."""
+    """Assemble the JSON values of one run; everything but `timing`, which the caller adds, is reproducible.
+
+    Args:
+        model: what the encoder says of itself.
+        settings: what was asked for, seeds included.
+        checksums: SHA-256 of every data file that was read.
+        results: of `score_tasks`.
+        ranks_sha256: of the file of ranks beside the report.
+        diagnostics: of `diagnose`.
+    """
     instructions = {name: {"query": task.query, "target": task.target} for name, task in sorted(TASKS.items())}
+    config = {"settings": dict(settings), "instructions": instructions, "data": dict(checksums), "tasks": list(results)}
     return {
         "schema_version": SCHEMA_VERSION,
         "suite": "mini-mmeb",
         "model": dict(model),
         "instructions": instructions,
         "settings": dict(settings),
+        "config_sha256": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
         "data": dict(checksums),
         "versions": _versions(),
         "overall": overall(dict(results)),
+        "diagnostics": dict(diagnostics),
         "results": dict(results),
+        "ranks_sha256": ranks_sha256,
     }
 
 
@@ -72,7 +102,7 @@ def markdown(reports: Sequence[Report], *, details: bool = True) -> str:
     for other in reports[1:]:
         check_comparable(reports[0], other)
     names = _all_tasks(reports)
-    lines = [_row(["task", "pool", "queries", "chance", *(_model_name(report) for report in reports)])]
+    lines = [_row(["task", "pool", "queries", "chance", *(model_name(report) for report in reports)])]
     lines.append(_row(["---", "---:", "---:", "---:", *("---:" for _ in reports)]))
     lines += [_task_row(name, reports) for name in names]
     for label, key in (("mean over tasks", "mean_over_tasks"), ("mean over meta-tasks", "mean_over_meta_tasks")):
@@ -84,9 +114,24 @@ def markdown(reports: Sequence[Report], *, details: bool = True) -> str:
     return "\n".join([head, "", *lines, *(_details(names, reports) if details else ())]) + "\n"
 
 
+def diagnostics_table(reports: Sequence[Report]) -> str:
+    """Return a Markdown table of what the vectors' shape says, models side by side; `-` where it was not computed."""
+    lines = [_row(["vectors", *(model_name(report) for report in reports)])]
+    lines.append(_row(["---", *("---:" for _ in reports)]))
+    for label, path in DIAGNOSTICS.items():
+        cells = []
+        for report in reports:
+            value: Any = report["diagnostics"]
+            for key in path:
+                value = value.get(key) if isinstance(value, dict) else None
+            cells.append("-" if value is None else _number(value))
+        lines.append(_row([label, *cells]))
+    return "\n".join(lines) + "\n"
+
+
 def check_comparable(one: Report, other: Report) -> None:
-    """Raise `EvaluationError` if two runs differ in data, split or pools, so that their numbers say nothing."""
-    pair = f"{_model_name(one)} and {_model_name(other)}"
+    """Raise `EvaluationError` if two runs differ in data, split, pools or queries: their numbers say nothing."""
+    pair = f"{model_name(one)} and {model_name(other)}"
     for key in ("split_prefix", "limit_pool"):
         if one["settings"][key] != other["settings"][key]:
             raise EvaluationError(f"{pair} cannot be compared: {key} differs")
@@ -99,22 +144,19 @@ def check_comparable(one: Report, other: Report) -> None:
 
 
 def _shape(result: Mapping[str, Any]) -> list[Any]:
-    return [
-        (name, part["pool"], [(key, values["queries"]) for key, values in part["slices"].items()])
-        for name, part in result["parts"].items()
-    ]
+    return [(name, part["sha256"]) for name, part in result["parts"].items()]
 
 
 def _details(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
     """One row per part and slice, for tasks that have more than one."""
-    head = ["task", "part", "slice", "pool", "queries", "chance", *(_model_name(report) for report in reports)]
+    head = ["task", "part", "slice", "pool", "queries", "chance", *(model_name(report) for report in reports)]
     lines = ["", "By part and slice:", "", _row(head), _row(["---", "---", "---", *("---:" for _ in head[3:])])]
     for name in names:
         result = _first_with(name, reports)["results"][name]
         for part, slice_name in [(part, key) for part, values in result["parts"].items() for key in values["slices"]]:
             values = result["parts"][part]["slices"][slice_name]
             cells = [_slice_cell(report, name, part, slice_name) for report in reports]
-            pool = str(result["parts"][part]["pool"])
+            pool = pool_size([result["parts"][part]])
             lines.append(
                 _row([name, part, slice_name, pool, str(values["queries"]), _number(values["chance"]), *cells])
             )
@@ -129,8 +171,7 @@ def _slice_cell(report: Report, name: str, part: str, slice_name: str) -> str:
 
 def _task_row(name: str, reports: Sequence[Report]) -> str:
     result = _first_with(name, reports)["results"][name]
-    pools = sorted({part["pool"] for part in result["parts"].values()})
-    pool = f"{pools[0]:,}" if len(pools) == 1 else f"{pools[0]:,} to {pools[-1]:,}"
+    pool = pool_size(list(result["parts"].values()))
     cells = []
     for report in reports:
         own = report["results"].get(name)
@@ -138,6 +179,13 @@ def _task_row(name: str, reports: Sequence[Report]) -> str:
             "-" if own is None else f"{_number(own['hit1'])} ± {(own['interval'][1] - own['interval'][0]) / 2:.3f}"
         )
     return _row([name, pool, f"{result['queries']:,}", _number(result["chance"]), *cells])
+
+
+def pool_size(parts: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many candidates a query sees, in words; where each query has its own, from the fewest to the most."""
+    sizes = [size for part in parts for size in ([part["pool"]] if part["pool"] else part["candidates"])]
+    low, high = min(sizes), max(sizes)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _mean_cell(report: Report, key: str, tasks: int) -> str:
@@ -153,7 +201,8 @@ def _first_with(name: str, reports: Sequence[Report]) -> Report:
     return next(report for report in reports if name in report["results"])
 
 
-def _model_name(report: Report) -> str:
+def model_name(report: Report) -> str:
+    """Return the name that a run has in tables; a cut width is part of it."""
     dimensions = report["settings"].get("dimensions")
     return str(report["model"]["name"]) + (f" @{dimensions}" if dimensions else "")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,10 @@ from numpy.typing import NDArray
 
 from mllm_embed.evaluation.encoders import Encoder
 from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, item_key
-from mllm_embed.evaluation.metrics import METRICS, bootstrap_interval, score, truth_ranks
+from mllm_embed.evaluation.metrics import truth_ranks
+from mllm_embed.evaluation.query_ranks import ALL_METRICS, QueryRanks, part_digest, table
+from mllm_embed.evaluation.ranking import mean_rank_variance
+from mllm_embed.evaluation.significance import bootstrap_interval
 from mllm_embed.evaluation.vector_store import VectorStore
 from mllm_embed.types import EmbedInput, Image, Text
 from mllm_embed.vectors import finish
@@ -65,53 +67,23 @@ def _cost(item: EmbedInput) -> tuple[int, int]:
     return sum(isinstance(content, Image) for content in item.content), sum(map(len, texts))
 
 
-def score_tasks(tasks: Sequence[EvalTask], store: VectorStore, *, dimensions: int | None = None) -> dict[str, Any]:
-    """Compute the numbers of tasks whose vectors are in the store.
+def rank_tasks(tasks: Sequence[EvalTask], store: VectorStore, *, dimensions: int | None = None) -> list[QueryRanks]:
+    """Rank the right candidates of every query; the vectors must be in the store.
 
     Args:
-        tasks: what is scored.
+        tasks: what is ranked.
         store: filled by `embed_all`.
         dimensions: width that vectors are cut to (Matryoshka); None keeps all.
 
     Returns:
-        per task JSON values: `meta_task`, `headline` (a slice), `hit1` with its 95 % `interval` and `chance` on that
-        slice, `slices` (means over parts) and `parts` (pool, and per slice the number of queries and all metrics).
+        one outcome per query, in the order of tasks, parts and queries.
     """
-    return {task.name: _score_task(task, store, dimensions) for task in tasks}
+    return [
+        outcome for task in tasks for part in task.parts for outcome in _rank_part(task.name, part, store, dimensions)
+    ]
 
 
-def _score_task(task: EvalTask, store: VectorStore, dimensions: int | None) -> dict[str, Any]:
-    parts: dict[str, Any] = {}
-    hits: list[NDArray[np.float64]] = []
-    for part in task.parts:
-        table = _part_scores(part, store, dimensions)
-        by_slice: dict[str, list[int]] = defaultdict(list)
-        for row, query in enumerate(part.queries):
-            for name in query.slices:
-                by_slice[name].append(row)
-        slices = {name: _means(table[rows]) for name, rows in sorted(by_slice.items())}
-        parts[part.name] = {"pool": part.pool, "slices": slices}
-        if task.headline in by_slice:
-            hits.append(table[by_slice[task.headline], 1])
-    names = sorted({name for part in parts.values() for name in part["slices"]})
-    means = {
-        name: _mean_over_parts([p["slices"][name] for p in parts.values() if name in p["slices"]]) for name in names
-    }
-    headline = means[task.headline]
-    return {
-        "meta_task": task.meta_task,
-        "headline": task.headline,
-        "queries": headline["queries"],
-        "hit1": headline["hit1"],
-        "interval": [round(bound, _DIGITS) for bound in bootstrap_interval(hits)],
-        "chance": headline["chance"],
-        "slices": means,
-        "parts": parts,
-    }
-
-
-def _part_scores(part: Part, store: VectorStore, dimensions: int | None) -> NDArray[np.float64]:
-    """Chance and all metrics of each query, shape [Q, 1 + metrics]."""
+def _rank_part(task: str, part: Part, store: VectorStore, dimensions: int | None) -> list[QueryRanks]:
     queries = finish(store.matrix([item_key(query.item) for query in part.queries]), dimensions)
     candidates = finish(store.matrix([item_key(item) for item in part.candidates]), dimensions)
     ranks = truth_ranks(
@@ -121,19 +93,97 @@ def _part_scores(part: Part, store: VectorStore, dimensions: int | None) -> NDAr
         shared=part.shared,
         extras=[query.extras for query in part.queries],
     )
-    chances = [len(query.truths) / (part.pool + len(query.extras)) for query in part.queries]
-    return np.array([(chance, *astuple(score(rank))) for chance, rank in zip(chances, ranks, strict=True)])
+    return [
+        QueryRanks(
+            task,
+            part.name,
+            query.slices,
+            query.instance,
+            part.pool + len(query.extras),
+            tuple(found.tolist()),
+        )
+        for query, found in zip(part.queries, ranks, strict=True)
+    ]
+
+
+def score_tasks(tasks: Sequence[EvalTask], outcomes: Sequence[QueryRanks]) -> dict[str, Any]:
+    """Compute the numbers of tasks from the ranks of their queries.
+
+    Returns:
+        per task JSON values: `meta_task`, `headline` (a slice), `hit1` with its 95 % `interval` and `chance` on that
+        slice, `slices` (means over parts), `parts` (pool, the fewest and the most candidates that a query saw, a digest
+        of queries and candidates, and per slice the number of queries and all metrics) and, where queries ask for one
+        thing in several ways, `instances`.
+    """
+    by_task: dict[str, list[QueryRanks]] = defaultdict(list)
+    for outcome in outcomes:
+        by_task[outcome.task].append(outcome)
+    return {task.name: _score_task(task, by_task[task.name]) for task in tasks}
+
+
+def _score_task(task: EvalTask, outcomes: Sequence[QueryRanks]) -> dict[str, Any]:
+    parts: dict[str, Any] = {}
+    hits: list[NDArray[np.float64]] = []
+    for part in task.parts:
+        own = [outcome for outcome in outcomes if outcome.part == part.name]
+        values = table(own)
+        by_slice: dict[str, list[int]] = defaultdict(list)
+        for row, outcome in enumerate(own):
+            for name in outcome.slices:
+                by_slice[name].append(row)
+        seen = [outcome.candidates for outcome in own]
+        parts[part.name] = {
+            "pool": part.pool,
+            "candidates": [min(seen), max(seen)],
+            "sha256": part_digest(part),
+            "slices": {name: _means(values[rows]) for name, rows in sorted(by_slice.items())},
+        }
+        if task.headline in by_slice:
+            hits.append(values[by_slice[task.headline], ALL_METRICS.index("hit1")])
+    names = sorted({name for part in parts.values() for name in part["slices"]})
+    means = {
+        name: _mean_over_parts([p["slices"][name] for p in parts.values() if name in p["slices"]]) for name in names
+    }
+    headline = means[task.headline]
+    instances = _instances([outcome for outcome in outcomes if task.headline in outcome.slices])
+    return {
+        "meta_task": task.meta_task,
+        "headline": task.headline,
+        "queries": headline["queries"],
+        "hit1": headline["hit1"],
+        "interval": [round(bound, _DIGITS) for bound in bootstrap_interval(hits)],
+        "chance": headline["chance"],
+        **({"instances": instances} if instances else {}),
+        "slices": means,
+        "parts": parts,
+    }
+
+
+def _instances(outcomes: Sequence[QueryRanks]) -> dict[str, Any]:
+    """What is asked for in every way (language, side): how its rank varies, and how often every way finds it."""
+    by_name: dict[str, list[int]] = defaultdict(list)
+    for outcome in outcomes:
+        if outcome.instance:
+            by_name[outcome.instance].append(outcome.ranks[0])
+    if not by_name:
+        return {}
+    ways = max(map(len, by_name.values()))
+    ranks = np.array([found for found in by_name.values() if len(found) == ways])
+    return {
+        "ways": ways,
+        "count": len(ranks),
+        "mean_rank_variance": round(mean_rank_variance(ranks), _DIGITS),
+        "all_hit1": round(float((ranks == 1).all(axis=1).mean()), _DIGITS),
+    }
 
 
 def _means(rows: NDArray[np.float64]) -> dict[str, Any]:
-    values = {
-        name: round(float(value), _DIGITS) for name, value in zip(("chance", *METRICS), rows.mean(0), strict=True)
-    }
+    values = {name: round(float(value), _DIGITS) for name, value in zip(ALL_METRICS, rows.mean(0), strict=True)}
     return {"queries": len(rows), **values}
 
 
 def _mean_over_parts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    values = {name: round(sum(part[name] for part in parts) / len(parts), _DIGITS) for name in ("chance", *METRICS)}
+    values = {name: round(sum(part[name] for part in parts) / len(parts), _DIGITS) for name in ALL_METRICS}
     return {"queries": sum(part["queries"] for part in parts), **values}
 
 

@@ -1,7 +1,9 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -10,6 +12,7 @@ from mllm_embed.embedder import Embedder
 from mllm_embed.evaluation.cli import evaluate
 from mllm_embed.evaluation.eval_types import EvaluationError
 from mllm_embed.evaluation.mini_mmeb import TASK_NAMES
+from tests.library.evaluation.conftest import write_table
 
 pytestmark = pytest.mark.fast
 
@@ -36,11 +39,14 @@ def test_a_run_writes_a_report_and_prints_its_table(data_path: Path, tmp_path: P
     assert result.exit_code == 0, result.output
     report = measured(out)
     assert tuple(report["results"]) == TASK_NAMES
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert set(report["data"]) == {file.name for file in data_path.glob("*.parquet")}
     assert report["overall"]["tasks"] == len(TASK_NAMES)
     assert report["instructions"]["question"]["query"] == "Answer the question about the picture."
-    assert "| emoji-t2i | 22 |" in result.output
+    assert "| emoji-t2i | 25 |" in result.output
+    assert "| modality gap |" in result.output
+    assert report["settings"]["bootstrap_seed"] == 0
+    assert len(report["config_sha256"]) == 64
 
 
 def test_two_runs_differ_in_times_only(data_path: Path, tmp_path: Path) -> None:
@@ -50,6 +56,7 @@ def test_two_runs_differ_in_times_only(data_path: Path, tmp_path: Path) -> None:
     assert one.pop("timing") != {}
     other.pop("timing")
     assert json.dumps(one) == json.dumps(other)
+    assert (tmp_path / "a.ranks.parquet").read_bytes() == (tmp_path / "b.ranks.parquet").read_bytes()
 
 
 def test_a_second_run_embeds_nothing(data_path: Path, tmp_path: Path) -> None:
@@ -104,3 +111,51 @@ def test_reports_side_by_side(data_path: Path, tmp_path: Path) -> None:
     assert "| task | pool | queries | chance | one | other |" in result.output
     run("report", tmp_path / "one", "--out", tmp_path / "table.md")
     assert "By part and slice" in (tmp_path / "table.md").read_text()
+
+
+def test_two_widths_are_compared_query_by_query(data_path: Path, tmp_path: Path) -> None:
+    run("mini-mmeb", "--data", data_path, "--out", tmp_path / "full.json", "--tasks", "nlvr,emoji-i2i")
+    run(
+        *("mini-mmeb", "--data", data_path, "--out", tmp_path / "cut.json", "--tasks", "nlvr,emoji-i2i"),
+        *("--dimensions", "8"),
+    )
+    result = run("compare", tmp_path / "full.json", tmp_path / "cut.json")
+    assert result.exit_code == 0, result.output
+    assert "| task | queries | fake | fake @8 | difference | interval | p |" in result.output
+    assert "| mean over meta-tasks |" in result.output
+    run("compare", tmp_path / "full.json", tmp_path / "cut.json", "--metric", "mrr", "--out", tmp_path / "table.md")
+    assert (tmp_path / "table.md").read_text().startswith("mrr: fake @8 minus fake")
+
+
+def test_one_relabelled_row_changes_the_checksum_and_compare_refuses(
+    make_data: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    folder = make_data(tmp_path / "data")
+    run("mini-mmeb", "--data", folder, "--out", tmp_path / "before.json", "--tasks", "nlvr")
+    rows = pq.read_table(folder / "nlvr.parquet").to_pylist()
+    rows[1]["label"] = not rows[1]["label"]
+    write_table(folder, "nlvr", rows)
+    run("mini-mmeb", "--data", folder, "--out", tmp_path / "after.json", "--tasks", "nlvr")
+    before, after = measured(tmp_path / "before.json"), measured(tmp_path / "after.json")
+    assert before["data"]["nlvr.parquet"] != after["data"]["nlvr.parquet"]
+    error = run("compare", tmp_path / "before.json", tmp_path / "after.json").exception
+    assert isinstance(error, EvaluationError)
+    assert "different versions of nlvr.parquet" in str(error)
+
+
+def test_other_pools_are_refused(data_path: Path, tmp_path: Path) -> None:
+    for name, queries in (("a", "3"), ("b", "2")):
+        out = tmp_path / f"{name}.json"
+        run("mini-mmeb", "--data", data_path, "--out", out, "--tasks", "emoji-i2i", "--train-queries", queries)
+    error = run("compare", tmp_path / "a.json", tmp_path / "b.json").exception
+    assert "pools or queries of emoji-i2i differ" in str(error)
+
+
+def test_ranks_must_lie_beside_their_report(data_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.json"
+    run("mini-mmeb", "--data", data_path, "--out", out, "--tasks", "nlvr")
+    ranks = tmp_path / "a.ranks.parquet"
+    ranks.write_bytes(ranks.read_bytes() + b" ")
+    assert "not of the same run" in str(run("compare", out, out).exception)
+    ranks.unlink()
+    assert "a.ranks.parquet is missing" in str(run("compare", out, out).exception)

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from mllm_embed.evaluation import metrics
-from mllm_embed.evaluation.metrics import bootstrap_interval, ndcg, score, truth_ranks
+from mllm_embed.evaluation.metrics import ndcg, score, truth_ranks
 from mllm_embed.vectors import finish
 
 pytestmark = pytest.mark.fast
@@ -109,17 +109,3 @@ def test_ndcg_with_two_truths() -> None:
 
 def test_ndcg_of_more_truths_than_places_can_be_one() -> None:
     assert ndcg(np.arange(1, 8), 5) == pytest.approx(1)
-
-
-def test_bootstrap_interval_holds_the_mean_and_narrows() -> None:
-    few, many = (np.tile([0.0, 1.0], n) for n in (20, 2000))
-    low, high = bootstrap_interval([few])
-    assert low < 0.5 < high
-    assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.25 / 40), rel=0.15)
-    narrow = bootstrap_interval([many])
-    assert narrow[1] - narrow[0] < (high - low) / 5
-
-
-def test_bootstrap_interval_is_reproducible() -> None:
-    values = [np.tile([0.0, 0.0, 1.0], 10)]
-    assert bootstrap_interval(values) == bootstrap_interval(values)

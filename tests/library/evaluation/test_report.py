@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mllm_embed.evaluation.eval_types import EvaluationError
-from mllm_embed.evaluation.report import make_report, markdown, read_report, write_report
+from mllm_embed.evaluation.report import diagnostics_table, make_report, markdown, read_report, write_report
 
 pytestmark = pytest.mark.fast
 
@@ -24,7 +24,7 @@ def result(hit1: float, pool: int = 100, meta: str = "retrieval") -> dict[str, A
         "interval": [hit1 - 0.1, hit1 + 0.1],
         "chance": 0.01,
         "slices": slices,
-        "parts": {"noto": {"pool": pool, "slices": slices}},
+        "parts": {"noto": {"pool": pool, "candidates": [4, 9], "sha256": f"of {pool}", "slices": slices}},
     }
 
 
@@ -34,6 +34,8 @@ def report(name: str, **results: dict[str, Any]) -> dict[str, Any]:
         settings={"split_prefix": "test", "limit_pool": None, "dimensions": None},
         checksums={"a.parquet": "1"},
         results=results,
+        ranks_sha256="",
+        diagnostics={"modality_gap": 0.5, "texts": {"cone": 0.25}},
     )
 
 
@@ -79,8 +81,7 @@ def test_a_cut_width_is_part_of_the_name() -> None:
         (lambda r: r["data"].update({"a.parquet": "2"}), "different versions of a.parquet"),
         (lambda r: r["settings"].update(split_prefix="hidden"), "split_prefix differs"),
         (lambda r: r["settings"].update(limit_pool=9), "limit_pool differs"),
-        (lambda r: r["results"]["x"]["parts"]["noto"].update(pool=99), "pools or queries of x differ"),
-        (lambda r: r["results"]["x"]["parts"]["noto"]["slices"]["test"].update(queries=9), "pools or queries of x"),
+        (lambda r: r["results"]["x"]["parts"]["noto"].update(sha256="other"), "pools or queries of x differ"),
     ],
 )
 def test_runs_that_cannot_be_compared_are_refused(change: Any, reason: str) -> None:
@@ -94,6 +95,24 @@ def test_reports_are_read_as_written(tmp_path: Path) -> None:
     one = report("one", x=result(0.5))
     write_report(tmp_path / "new" / "one.json", one)
     assert read_report(tmp_path / "new" / "one.json") == one
+
+
+def test_a_query_with_candidates_of_its_own_sees_from_to() -> None:
+    table = rows(markdown([report("one", x=result(0.5, pool=0))], details=False))
+    assert table[2][:2] == ["x", "4 to 9"]
+
+
+def test_diagnostics_stand_side_by_side() -> None:
+    table = rows(diagnostics_table([report("one", x=result(0.5)), report("other", x=result(0.5))]))
+    assert ["modality gap", "0.500", "0.500"] in table
+    assert ["cone, texts", "0.250", "0.250"] in table
+    assert ["cone, pictures", "-", "-"] in table
+
+
+def test_the_configuration_has_a_hash() -> None:
+    one, other = report("one", x=result(0.5)), report("other", x=result(0.25))
+    assert one["config_sha256"] == other["config_sha256"]  # the model is no part of it
+    assert report("one", y=result(0.5))["config_sha256"] != one["config_sha256"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 99}'])

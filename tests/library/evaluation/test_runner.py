@@ -13,7 +13,7 @@ from mllm_embed.evaluation.encoders import PixelEncoder
 from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, Query, item_key
 from mllm_embed.evaluation.mini_mmeb import build_tasks
 from mllm_embed.evaluation.pools import Selection
-from mllm_embed.evaluation.runner import embed_all, overall, score_tasks, supported
+from mllm_embed.evaluation.runner import embed_all, overall, rank_tasks, score_tasks, supported
 from mllm_embed.evaluation.vector_store import VectorStore
 from mllm_embed.types import EmbedInput
 from mllm_embed.vectors import finish
@@ -49,7 +49,7 @@ def tasks(data_path: Path) -> list[EvalTask]:
 def measure(tasks: Sequence[EvalTask], encoder: HashEncoder, dimensions: int | None = None) -> dict[str, Any]:
     store = VectorStore(None, encoder.describe())
     embed_all(tasks, encoder, store, lambda _done, _total: None)
-    return score_tasks(tasks, store, dimensions=dimensions)
+    return score_tasks(tasks, rank_tasks(tasks, store, dimensions=dimensions))
 
 
 def test_each_distinct_item_is_encoded_once(tasks: list[EvalTask]) -> None:
@@ -78,12 +78,17 @@ def test_a_killed_run_resumes(tasks: list[EvalTask], tmp_path: Path) -> None:
     assert len(store) == len(encoder.seen) > 0
     embed_all(tasks, again, store, lambda _done, _total: None)
     assert not set(again.seen) & set(encoder.seen)
-    assert score_tasks(tasks, store) == measure(tasks, HashEncoder())
+    assert score_tasks(tasks, rank_tasks(tasks, store)) == measure(tasks, HashEncoder())
 
 
 def test_a_constant_model_is_never_right_by_luck(tasks: list[EvalTask]) -> None:
-    for name, result in measure(tasks, HashEncoder(constant=True)).items():
-        assert result["hit1"] == 0, name
+    """Chance level would be a credit: with ties against the model it scores nothing, on every task of the suite."""
+    results = measure(tasks, HashEncoder(constant=True))
+    assert len(results) == len(tasks) == 29
+    for name, result in results.items():
+        assert result["hit1"] == 0 < result["chance"], name
+        for part in result["parts"].values():
+            assert part["slices"][result["headline"]]["mrr"] <= 0.5, name
 
 
 def test_a_shuffled_candidate_list_does_not_change_a_score(tasks: list[EvalTask]) -> None:
@@ -127,6 +132,43 @@ def test_a_task_is_the_mean_over_its_parts_whatever_their_size() -> None:
     result = measure([task], HashEncoder())["task"]
     assert result["hit1"] == 0.5
     assert result["queries"] == 4
+
+
+def test_more_metrics_count_all_right_candidates() -> None:
+    task = simple_task(0, 1)
+    several = replace(task.parts[0].queries[0], truths=(0, 1, 2, 3))
+    task = replace(task, parts=(replace(task.parts[0], queries=(several,)),))
+    values = measure([task], HashEncoder())["task"]["slices"]["test"]
+    assert (values["map"], values["recall10"], values["r_precision"], values["chance"]) == (1, 1, 1, 1)
+
+
+def test_one_thing_asked_in_several_ways() -> None:
+    task = simple_task(0, 2)
+    queries = (
+        replace(task.parts[0].queries[0], instance="seen"),
+        replace(task.parts[0].queries[1], instance="other", truths=(1,)),
+    )
+    worse = tuple(replace(query, truths=((place + 1) % 4,)) for place, query in enumerate(queries))
+    task = replace(
+        task, parts=(replace(task.parts[0], queries=queries), replace(task.parts[0], name="b", queries=worse))
+    )
+    found = measure([task], HashEncoder())["task"]["instances"]
+    assert (found["ways"], found["count"], found["all_hit1"]) == (2, 2, 0)
+    assert found["mean_rank_variance"] > 0
+
+
+def test_ways_that_rank_alike_do_not_vary() -> None:
+    task = simple_task(0, 1)
+    queries = tuple(replace(query, instance=str(place)) for place, query in enumerate(task.parts[0].queries))
+    part = replace(task.parts[0], queries=queries)
+    task = replace(task, parts=(part, replace(part, name="again")))
+    found = measure([task], HashEncoder())["task"]["instances"]
+    assert found == {"ways": 2, "count": 2, "mean_rank_variance": 0, "all_hit1": 1}
+
+
+def test_queries_with_candidates_of_their_own_say_how_many(tasks: list[EvalTask]) -> None:
+    part = measure([task for task in tasks if task.name == "nlvr-object"], HashEncoder())["nlvr-object"]["parts"]["all"]
+    assert (part["pool"], part["candidates"]) == (0, [3, 3])
 
 
 def test_both_means() -> None:

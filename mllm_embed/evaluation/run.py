@@ -1,0 +1,149 @@
+"""One measurement from beginning to end: tasks, vectors, ranks, numbers, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mllm_embed.evaluation.data_folder import DataFolder
+from mllm_embed.evaluation.diagnostics import diagnose
+from mllm_embed.evaluation.encoders import Encoder
+from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError
+from mllm_embed.evaluation.mini_mmeb import TASK_NAMES, build_tasks
+from mllm_embed.evaluation.pools import Selection
+from mllm_embed.evaluation.query_ranks import QueryRanks, ranks_file, write_ranks
+from mllm_embed.evaluation.report import Report, make_report, write_report
+from mllm_embed.evaluation.runner import Progress, embed_all, rank_tasks, score_tasks, supported
+from mllm_embed.evaluation.vector_store import VectorStore
+from mllm_embed.vectors import check_dimensions
+
+BOOTSTRAP_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunOptions:
+    """What is measured, and where things lie.
+
+    Attributes:
+        data: folder of the data.
+        tasks: names of tasks; empty means all.
+        selection: what is held out, and pool limits.
+        dimensions: width that vectors are cut to; None keeps all.
+        cache: folder of vectors; None keeps them in memory only.
+        name: name of the model in reports; None takes its own.
+    """
+
+    data: Path
+    tasks: Sequence[str] = ()
+    selection: Selection
+    dimensions: int | None = None
+    cache: Path | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What a measurement leaves.
+
+    Attributes:
+        report: JSON values.
+        tasks: what was asked.
+        outcomes: where each query's right candidates stood.
+        store: the vectors of everything.
+    """
+
+    report: Report
+    tasks: list[EvalTask]
+    outcomes: list[QueryRanks]
+    store: VectorStore
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """The tasks of a run, and the folder that they were read from."""
+
+    folder: DataFolder
+    tasks: list[EvalTask]
+
+
+def read_suite(options: RunOptions) -> Suite:
+    """Read the data and build the tasks: seconds, before a model is loaded for minutes.
+
+    Raises:
+        EvaluationError: data that do not fit, or an unknown task.
+    """
+    folder = DataFolder(options.data)
+    return Suite(folder, build_tasks(folder, options.selection, options.tasks or TASK_NAMES))
+
+
+def run(
+    encoder: Encoder,
+    suite: Suite,
+    options: RunOptions,
+    *,
+    out: Path,
+    progress: AbstractContextManager[Progress],
+    started: float,
+) -> Run:
+    """Measure a model, and write the report and the ranks beside it.
+
+    Args:
+        encoder: what is measured.
+        suite: on what; tasks with items that the encoder does not take are left out.
+        options: how.
+        out: the JSON file to write.
+        progress: entered while items are embedded.
+        started: `time.perf_counter()` when the caller began, for the record of times.
+
+    Raises:
+        EvaluationError: options that do not fit the encoder, or no task that it can do.
+    """
+    description = encoder.describe()
+    check_width(options.dimensions, description)
+    tasks = supported(suite.tasks, encoder)
+    store = VectorStore(options.cache, description)
+    ready = time.perf_counter()
+    with progress as tell:
+        counts = embed_all(tasks, encoder, store, tell)
+    embedded = time.perf_counter()
+    outcomes = rank_tasks(tasks, store, dimensions=options.dimensions)
+    report = make_report(
+        model={**description, "name": options.name or description["name"]},
+        settings=_settings(options),
+        checksums=suite.folder.checksums(),
+        results=score_tasks(tasks, outcomes),
+        ranks_sha256=write_ranks(ranks_file(out), outcomes),
+        diagnostics=diagnose(tasks, store, dimensions=options.dimensions),
+    )
+    seconds = embedded - ready
+    report["timing"] = {
+        "prepare_s": round(ready - started, 2),
+        "embed_s": round(seconds, 2),
+        "score_s": round(time.perf_counter() - embedded, 2),
+        **counts,
+        "items_per_s": round(counts["embedded"] / seconds, 1) if seconds > 0 else 0.0,
+    }
+    write_report(out, report)
+    return Run(report, tasks, outcomes, store)
+
+
+def check_width(dimensions: int | None, description: dict[str, object]) -> None:
+    """Raise an error if vectors of this encoder cannot be cut to `dimensions`."""
+    width = description.get("full_dimensions", description.get("dimensions"))
+    if isinstance(width, int):
+        check_dimensions(dimensions, width)
+    elif dimensions is not None:
+        raise EvaluationError(f"--dimensions does not apply to {description['name']}")
+
+
+def _settings(options: RunOptions) -> dict[str, object]:
+    return {
+        "split_prefix": options.selection.prefix,
+        "limit_pool": options.selection.pool_limit,
+        "train_queries": options.selection.train_queries,
+        "dimensions": options.dimensions,
+        "bootstrap_seed": BOOTSTRAP_SEED,
+    }
