@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,20 @@ from pathlib import Path
 from typing import Self
 
 import httpx
+import numpy as np
+from safetensors.numpy import save_file
+
+from mllm_embed.backends.fake import FAKE_MODEL
+
+
+def servable_fake(path: Path) -> Path:
+    """Make a model directory that `serve --backend fake` takes: everything but real weights."""
+    shutil.copytree(FAKE_MODEL, path)
+    config = json.loads((path / "config.json").read_text())
+    config["text_config"] = {"hidden_size": 64, "max_position_embeddings": 8192}
+    (path / "config.json").write_text(json.dumps(config))
+    save_file({"nothing": np.zeros(1, dtype=np.float32)}, path / "model.safetensors")
+    return path
 
 
 class ServerProcess:

@@ -3,39 +3,74 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from mllm_embed.embedder import Embedder
-from mllm_embed_serving.auth import ApiKeyMiddleware
+from mllm_embed_serving.access.auth import AccessMiddleware
+from mllm_embed_serving.batches.service import BatchService
 from mllm_embed_serving.errors import MethodNotAllowed, RequestError, UnknownRoute
 from mllm_embed_serving.fields import shown
 from mllm_embed_serving.middleware import BodyLimitMiddleware, RequestMiddleware
-from mllm_embed_serving.routes import cohere, openai, operations, scoring, voyage
+from mllm_embed_serving.routes import batches, cohere, files, openai, operations, scoring, voyage
 from mllm_embed_serving.service import Service
 from mllm_embed_serving.settings import ServerSettings
+from mllm_embed_serving.tracing import Tracer
 
 
-def create_app(embedder: Embedder, settings: ServerSettings | None = None) -> FastAPI:
+class _Application(FastAPI):
+    """FastAPI, whose description of the API names the served model and our own answers.
+
+    Its own check of parameters (422) is left out, since ours answers instead, with 400.
+    """
+
+    model: str
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the description."""
+        if self.openapi_schema is None:
+            described = super().openapi()
+            for operation in (operation for path in described["paths"].values() for operation in path.values()):
+                operation["responses"].pop("422", None)
+                body = operation.get("requestBody", {"content": {}})["content"].get("application/json", {"schema": {}})
+                if "model" in body["schema"].get("properties", {}):
+                    body["schema"]["properties"]["model"] = {"enum": [self.model]}
+            for unused in ("HTTPValidationError", "ValidationError"):
+                described.get("components", {}).get("schemas", {}).pop(unused, None)
+        return super().openapi()
+
+
+def create_app(embedder: Embedder, settings: ServerSettings | None = None, tracer: Tracer | None = None) -> FastAPI:
     """Return the application that serves one embedder.
 
     Args:
         embedder: a loaded model; its media policy should be `settings.media_policy()`. The caller closes it.
         settings: limits and switches; None takes the defaults.
+        tracer: follows single requests; None follows none.
     """
-    service = Service(embedder, settings if settings is not None else ServerSettings())
-    app = FastAPI(title="mllm-embed", version=importlib.metadata.version("mllm-embed"), redoc_url=None)
+    service = Service(embedder, settings if settings is not None else ServerSettings(), tracer)
+    app = _Application(title="mllm-embed", version=importlib.metadata.version("mllm-embed"), redoc_url=None)
+    app.model = embedder.name
     for dialect in (openai, cohere, voyage, scoring, operations):
         app.include_router(dialect.build(service))
+    app.state.batches = BatchService(service)
+    for part in (files, batches):
+        app.include_router(part.build(app.state.batches))
     app.add_exception_handler(HTTPException, _raise_as_ours)
     # The last one added is the outermost.
-    app.add_middleware(BodyLimitMiddleware, max_bytes=service.settings.max_body_bytes)
-    if service.settings.api_key is not None:
-        app.add_middleware(ApiKeyMiddleware, api_key=service.settings.api_key)
+    limits = service.settings
+    app.add_middleware(
+        BodyLimitMiddleware,
+        max_bytes=limits.max_body_bytes,
+        larger={files.UPLOAD: limits.max_file_bytes + files.ENVELOPE_BYTES},
+        timeout_s=limits.body_timeout_s,
+    )
+    app.add_middleware(AccessMiddleware, callers=service.callers, admission=service.admission)
     app.add_middleware(RequestMiddleware, metrics=service.metrics)
+    app.state.service = service
     return app
 
 

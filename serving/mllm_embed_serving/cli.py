@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from mllm_embed.backends import BackendName
+from mllm_embed.backends import BackendName, load_backend
 from mllm_embed.model_dir import BUILT_IN
+from mllm_embed_serving.logs import LogFormat, set_up
 from mllm_embed_serving.token_ids import TokenIds
 
+if TYPE_CHECKING:
+    from mllm_embed.embedder import Embedder
+    from mllm_embed_serving.runner import RunOptions
+    from mllm_embed_serving.settings import ServerSettings
+
+_ACCESS = "Keys and rates"
 _LIMITS = "Limits"
+_LOAD = "Load"
+_CACHE = "Cache"
+_BATCHES = "Batches"
+_WATCH = "Logs and traces"
 _DEMO = "Playground"
 
 
@@ -31,11 +42,26 @@ def serve(
         int | None, typer.Option(help="Lower the model's token limit, to save the engine's memory.", min=1)
     ] = None,
     api_key: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             envvar="MLLM_EMBED_API_KEY",
-            help="Key that every route but /health asks for. Prefer the variable: others can see a command line.",
+            help="Key that every route but /health asks for; give it several times for several keys (in the variable, "
+            "separated by spaces). Prefer the variable: others can see a command line.",
+            rich_help_panel=_ACCESS,
         ),
+    ] = None,
+    api_keys_file: Annotated[
+        Path | None,
+        typer.Option(help="TOML file of hashed keys with limits of their own.", rich_help_panel=_ACCESS),
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(help="Requests per minute and key.", min=1, rich_help_panel=_ACCESS)
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(help="Tokens per minute and key, visual ones too.", min=1, rich_help_panel=_ACCESS)
+    ] = None,
+    concurrent_requests: Annotated[
+        int | None, typer.Option(help="Requests under way at once, per key.", min=1, rich_help_panel=_ACCESS)
     ] = None,
     allow_url_media: Annotated[
         bool, typer.Option("--allow-url-media", help="Fetch images from public http(s) URLs that requests name.")
@@ -69,7 +95,41 @@ def serve(
         int,
         typer.Option(help="Longest text, characters; the model's token limit comes on top.", rich_help_panel=_LIMITS),
     ] = 400_000,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    max_queued_requests: Annotated[
+        int, typer.Option(help="Most requests under way at once; more get 429.", rich_help_panel=_LOAD)
+    ] = 256,
+    max_queued_items: Annotated[
+        int, typer.Option(help="Most items under way at once; more get 429.", rich_help_panel=_LOAD)
+    ] = 4096,
+    request_timeout: Annotated[
+        float, typer.Option(help="Seconds to embed a request; then 504.", rich_help_panel=_LOAD)
+    ] = 120,
+    body_timeout: Annotated[
+        float, typer.Option(help="Seconds for a request's body to arrive; then 408.", rich_help_panel=_LOAD)
+    ] = 60,
+    drain_timeout: Annotated[
+        float, typer.Option(help="Seconds for requests under way when told to stop.", rich_help_panel=_LOAD)
+    ] = 30,
+    cache_mb: Annotated[
+        float, typer.Option(help="Memory for results, MiB; 0 keeps none.", min=0, rich_help_panel=_CACHE)
+    ] = 256,
+    cache_dir: Annotated[
+        Path | None, typer.Option(help="Folder that keeps results across restarts.", rich_help_panel=_CACHE)
+    ] = None,
+    cache_disk_gb: Annotated[float, typer.Option(help="Disk for results, GiB.", rich_help_panel=_CACHE)] = 4,
+    batch_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder of files and batches; without it neither is offered.", rich_help_panel=_BATCHES),
+    ] = None,
+    max_file_mb: Annotated[float, typer.Option(help="Longest uploaded file, MiB.", rich_help_panel=_BATCHES)] = 200,
+    max_stored_gb: Annotated[float, typer.Option(help="All files together, GiB.", rich_help_panel=_BATCHES)] = 10,
+    batch_concurrency: Annotated[int, typer.Option(help="Lines of batches run at once.", rich_help_panel=_BATCHES)] = 8,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.", rich_help_panel=_WATCH)] = "info",
+    log_format: Annotated[LogFormat, typer.Option(help="Lines of text, or of JSON.", rich_help_panel=_WATCH)] = "text",
+    otel: Annotated[
+        bool,
+        typer.Option("--otel", help="Send traces by OpenTelemetry (OTEL_... variables).", rich_help_panel=_WATCH),
+    ] = False,
 ) -> None:
     """Serve a model behind an OpenAI-compatible embeddings API.
 
@@ -85,14 +145,18 @@ def serve(
       MLLM_EMBED_API_KEY=secret mllm-embed serve --host 0.0.0.0
     """
     # Imported here, so that `mllm-embed --help` needs none of the packages that serving needs.
-    from rich.console import Console
-
-    from mllm_embed.embedder import Embedder
-    from mllm_embed_serving.runner import RunOptions, run
+    from mllm_embed_serving.access.keys import KeyLimits, all_keys
+    from mllm_embed_serving.runner import DemoOptions, RunOptions
     from mllm_embed_serving.settings import ServerSettings
 
+    limits = KeyLimits(
+        requests_per_minute=requests_per_minute,
+        tokens_per_minute=tokens_per_minute,
+        concurrent_requests=concurrent_requests,
+    )
     settings = ServerSettings(
-        api_key=api_key,
+        api_keys=all_keys(api_key or (), api_keys_file, limits),
+        limits=limits,
         allow_url_media=allow_url_media,
         token_ids=token_ids,
         max_body_bytes=int(max_body_mb * 2**20),
@@ -102,31 +166,47 @@ def serve(
         max_image_pixels=int(max_image_megapixels * 1e6),
         max_request_pixels=int(max_request_megapixels * 1e6),
         max_text_chars=max_text_chars,
+        max_queued_requests=max_queued_requests,
+        max_queued_items=max_queued_items,
+        request_timeout_s=request_timeout,
+        body_timeout_s=body_timeout,
+        drain_timeout_s=drain_timeout,
+        cache_bytes=int(cache_mb * 2**20) or None,
+        cache_folder=cache_dir,
+        cache_disk_bytes=int(cache_disk_gb * 2**30),
+        batch_folder=batch_dir,
+        max_file_bytes=int(max_file_mb * 2**20),
+        max_stored_bytes=int(max_stored_gb * 2**30),
+        batch_concurrency=batch_concurrency,
+        otel=otel,
+        precision=precision,
     )
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for chatty in ("httpx", "uvicorn.error"):  # the first would log every media URL that it fetches
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    set_up(log_level, log_format)
+    load = partial(_load, model, backend, settings, max_tokens)
+    playground = DemoOptions(demo_host, demo_port, gallery, api_key[0] if api_key else None)
+    options = RunOptions(model, load, settings, host, port, playground if demo else None)
+    _run_and_leave(options)
 
-    def load() -> Embedder:
-        embedder = Embedder.load(
-            model, backend=backend, precision=precision, policy=settings.media_policy(), max_tokens=max_tokens
-        )
-        _ = embedder.model_dir.fingerprint  # hashes the weights: seconds, better spent now than in a request
-        return embedder
 
-    run(
-        RunOptions(
-            model=model,
-            load=load,
-            settings=settings,
-            host=host,
-            port=port,
-            demo_host=demo_host,
-            demo_port=demo_port if demo else None,
-            gallery=gallery,
-        ),
-        Console(),
-    )
+def _load(model: str, backend: BackendName, settings: ServerSettings, max_tokens: int | None) -> Embedder:
+    """Load a model whose engine is started anew should it die."""
+    from mllm_embed.embedder import Embedder
+    from mllm_embed_serving.supervision import SupervisedBackend
+
+    policy, precision = settings.media_policy(), settings.precision
+    loaded = Embedder.load(model, backend=backend, precision=precision, policy=policy, max_tokens=max_tokens)
+    model_dir = loaded.model_dir
+    _ = model_dir.fingerprint  # hashes the weights: seconds, better spent now than in a request
+    supervised = SupervisedBackend(loaded.backend, lambda: load_backend(backend, model_dir, precision=precision))
+    return Embedder(model_dir, supervised, policy)
+
+
+def _run_and_leave(options: RunOptions) -> NoReturn:
+    from rich.console import Console
+
+    from mllm_embed_serving.runner import run
+
+    run(options, Console())
     # Everything of ours has stopped; the interpreter's own teardown of torch and an engine would take seconds more.
     sys.stdout.flush()
     sys.stderr.flush()

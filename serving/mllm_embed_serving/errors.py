@@ -7,9 +7,18 @@
         ├── InvalidApiKey             no key, or a wrong one
         ├── UnknownModel              a model that this server does not serve
         ├── UnknownRoute              no such path
+        ├── UnknownObject             no such file or batch
         ├── MethodNotAllowed          a path that does not take this method
         ├── BodyTooLarge              more bytes than the limit
+        ├── SlowBody                  a body that does not arrive in time
+        ├── RateLimited               the key has used up what it may ask for
+        ├── QueueFull                 more is under way than the server takes at once
         └── ClientGone                the caller hung up; nobody reads the answer
+
+    BackendUnavailable
+    └── Draining                      the server is about to stop
+    BackendError
+    └── DeadlineExceeded              the engine took longer than a request may
 
 The tree of `mllm_embed.errors` is mapped by the same table. An answer of status 500 and above has a fixed text: what
 went wrong inside is in the log, under the request's id.
@@ -17,11 +26,12 @@ went wrong inside is in the log, under the request's id.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mllm_embed import errors as library
-from mllm_embed.errors import InputError, MllmEmbedError
+from mllm_embed.errors import BackendError, BackendUnavailable, InputError, MllmEmbedError
 
 
 class RequestError(MllmEmbedError):
@@ -59,12 +69,44 @@ class UnknownRoute(RequestError):
     """No such path."""
 
 
+class UnknownObject(RequestError):
+    """A file or a batch that does not exist, or is somebody else's."""
+
+
 class MethodNotAllowed(RequestError):
     """A path that does not take this method."""
 
 
 class BodyTooLarge(RequestError):
     """A body of more bytes than the limit."""
+
+
+class SlowBody(RequestError):
+    """A body that did not arrive in time."""
+
+
+class RateLimited(RequestError):
+    """The key has used up what it may ask for.
+
+    Attributes:
+        retry_after_s: seconds until it may ask again.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QueueFull(RateLimited):
+    """More is under way than the server takes at once."""
+
+
+class Draining(BackendUnavailable):
+    """The server is about to stop, and takes no new work."""
+
+
+class DeadlineExceeded(BackendError):
+    """The engine took longer than a request may."""
 
 
 class ClientGone(RequestError):
@@ -82,6 +124,7 @@ class Answer(NamedTuple):
 
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
+_RATE = "rate_limit_error"
 
 ANSWERS: dict[type[BaseException], Answer] = {
     RequestError: Answer(400, _INVALID, "invalid_request"),
@@ -90,8 +133,12 @@ ANSWERS: dict[type[BaseException], Answer] = {
     InvalidApiKey: Answer(401, _INVALID, "invalid_api_key", (("www-authenticate", "Bearer"),)),
     UnknownModel: Answer(404, _INVALID, "model_not_found"),
     UnknownRoute: Answer(404, _INVALID, "unknown_url"),
+    UnknownObject: Answer(404, _INVALID, "not_found"),
     MethodNotAllowed: Answer(405, _INVALID, "method_not_allowed"),
     BodyTooLarge: Answer(413, _INVALID, "request_too_large"),
+    SlowBody: Answer(408, _INVALID, "request_timeout", (("connection", "close"),)),
+    RateLimited: Answer(429, _RATE, "rate_limit_exceeded"),
+    QueueFull: Answer(429, _RATE, "queue_full"),
     ClientGone: Answer(499, _INVALID, "client_closed_request"),
     library.InputError: Answer(400, _INVALID, "invalid_input"),
     library.InvalidInput: Answer(400, _INVALID, "invalid_input"),
@@ -106,8 +153,10 @@ ANSWERS: dict[type[BaseException], Answer] = {
     library.UnknownFamily: Answer(500, _SERVER, "model_error"),
     library.IncompatibleCheckpoint: Answer(500, _SERVER, "model_error"),
     library.BackendError: Answer(500, _SERVER, "engine_error"),
-    library.BackendUnavailable: Answer(503, _SERVER, "engine_unavailable"),
-    library.Overloaded: Answer(429, "rate_limit_error", "engine_overloaded", (("retry-after", "1"),)),
+    library.BackendUnavailable: Answer(503, _SERVER, "engine_unavailable", (("retry-after", "5"),)),
+    library.Overloaded: Answer(429, _RATE, "engine_overloaded", (("retry-after", "1"),)),
+    Draining: Answer(503, _SERVER, "server_stopping", (("retry-after", "1"), ("connection", "close"))),
+    DeadlineExceeded: Answer(504, _SERVER, "deadline_exceeded"),
     Exception: Answer(500, _SERVER, "internal_error"),
 }
 """Every error class and its answer; a class that is not here takes that of its nearest ancestor."""
@@ -116,6 +165,8 @@ FIXED_TEXTS = {
     "model_error": "The model cannot be used.",
     "engine_error": "The engine failed on this request.",
     "engine_unavailable": "The engine is not available.",
+    "server_stopping": "The server is about to stop: send the request again.",
+    "deadline_exceeded": "The request took longer than this server lets one take.",
     "internal_error": "The server had an error while processing the request.",
 }
 """What callers are told where the fault is ours, by code; the request id is added."""
@@ -127,6 +178,14 @@ NameItem = Callable[[int], str]
 def find_answer(error: BaseException) -> Answer:
     """Return the answer of the nearest mapped class along the error's MRO."""
     return next(ANSWERS[base] for base in type(error).__mro__ if base in ANSWERS)
+
+
+def answer_headers(error: BaseException) -> dict[str, str]:
+    """Return the further headers of an error's answer; whoever asked too much is told when to come back."""
+    headers = dict(find_answer(error).headers)
+    if isinstance(error, RateLimited):
+        headers["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    return headers
 
 
 def error_body(error: BaseException, request_id: str, name_item: NameItem | None = None) -> dict[str, Any]:

@@ -7,11 +7,13 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from mllm_embed_serving.errors import BodyTooLarge, find_answer
+from mllm_embed_serving.errors import BodyTooLarge, SlowBody, find_answer
+from mllm_embed_serving.logs import log_access
 from mllm_embed_serving.metrics import Metrics
 from mllm_embed_serving.responses import error_response
 
@@ -50,10 +52,14 @@ class RequestMiddleware:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["x-request-id"] = request_id
-                headers["x-processing-ms"] = str(round((time.perf_counter() - started) * 1000))
+                spent = str(round((time.perf_counter() - started) * 1000))
+                headers["x-processing-ms"] = headers["openai-processing-ms"] = spent
+                if (caller := scope["state"].get("caller")) is not None:
+                    headers.update(caller.headers())
             await send(message)
 
-        with self._metrics.in_flight.track_inprogress():
+        headers = Headers(scope=scope)
+        with self._metrics.in_flight.track_inprogress(), self._metrics.tracer.request(scope["method"], headers):
             try:
                 await self._app(scope, receive, send_with_id)
             except asyncio.CancelledError:
@@ -66,48 +72,80 @@ class RequestMiddleware:
                 name_item = scope.get("state", {}).get("name_item")
                 await error_response(error, request_id, scope["path"], name_item)(scope, receive, send_with_id)
             finally:
-                seconds = time.perf_counter() - started
-                self._metrics.record_request(_route(scope), status, seconds)
-                level = logging.DEBUG if scope["path"] in PROBED else logging.INFO
-                _LOG.log(
-                    level, "%s %d %s %r %.0f ms", request_id, status, scope["method"], scope["path"], seconds * 1000
-                )
+                self._report(scope, status, time.perf_counter() - started)
+
+    def _report(self, scope: Scope, status: int, seconds: float) -> None:
+        """Count, log and trace one answered request."""
+        route, state = _route(scope), scope["state"]
+        self._metrics.record_request(route, status, seconds)
+        fields = {
+            "request_id": state["request_id"],
+            "key": state["caller"].name if "caller" in state else "-",
+            "method": scope["method"],
+            "route": route,
+            "status": status,
+            "ms": round(seconds * 1000),
+            **state.get("counts", {}),
+        }
+        log_access(logging.DEBUG if scope["path"] in PROBED else logging.INFO, fields)
+        self._metrics.tracer.describe(**fields)
 
 
 class BodyLimitMiddleware:
-    """Refuses long bodies: by their declared length before they are read, else as soon as they have grown too long.
+    """Refuses long bodies and slow ones.
+
+    A long one is refused by its declared length before it is read, else as soon as it has grown too long.
 
     Args:
         app: what reads the body.
         max_bytes: most bytes of a body.
+        larger: other limits, by path.
+        timeout_s: seconds in which the whole body must arrive.
     """
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, larger: Mapping[str, int], timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._larger = larger
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or raise `BodyTooLarge`."""
+        """Pass the request on.
+
+        Raises:
+            BodyTooLarge: more bytes than the limit.
+            SlowBody: it does not arrive in time.
+        """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = self._larger.get(scope["path"], self._max_bytes)
         declared = Headers(scope=scope).get("content-length", "")
-        if declared.isdecimal() and int(declared[:20]) > self._max_bytes:
-            raise self._error(f"of {declared[:20]} bytes")
-        received = 0
+        if declared.isdecimal() and int(declared[:20]) > limit:
+            raise _too_long(limit, f"of {declared[:20]} bytes")
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        received, complete = 0, False
 
         async def receive_limited() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            if complete:  # what is still to come is the news that the caller has hung up
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise SlowBody(f"the request body must arrive within {self._timeout_s:g} s") from None
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise self._error("longer than that")
+            complete = not message.get("more_body", False)
+            if received > limit:
+                raise _too_long(limit, "longer than that")
             return message
 
         await self._app(scope, receive_limited, send)
 
-    def _error(self, actual: str) -> BodyTooLarge:
-        return BodyTooLarge(f"the request body may have at most {self._max_bytes} bytes, but is {actual}")
+
+def _too_long(limit: int, actual: str) -> BodyTooLarge:
+    return BodyTooLarge(f"the request body may have at most {limit} bytes, but is {actual}")
 
 
 def _request_id(scope: Scope) -> str:

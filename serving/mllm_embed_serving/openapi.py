@@ -130,3 +130,50 @@ RERANK = _body(
     },
 )
 SCORE = _body(["model"], {"text_1": _SIDE, "text_2": _SIDE, "queries": _SIDE, "documents": _SIDE, **_OURS})
+FILE_UPLOAD = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file", "purpose"],
+                    "properties": {"file": {"type": "string", "format": "binary"}, "purpose": {"enum": ["batch"]}},
+                }
+            }
+        },
+    }
+}
+BATCH_CREATE = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["input_file_id", "endpoint", "completion_window"],
+                    "properties": {
+                        "input_file_id": {"type": "string"},
+                        "endpoint": {"enum": ["/v1/embeddings"]},
+                        "completion_window": {"enum": ["24h"]},
+                        "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+                    },
+                }
+            }
+        },
+    }
+}
+
+
+def _page(most: int) -> dict[str, Any]:
+    limit = {"type": "integer", "minimum": 1, "maximum": most, "default": 20}
+    return {
+        "parameters": [
+            {"name": "limit", "in": "query", "schema": limit},
+            {"name": "after", "in": "query", "schema": {"type": "string"}, "description": "The last id that you have."},
+        ]
+    }
+
+
+PAGE_OF_BATCHES = _page(100)
+PAGE_OF_FILES = _page(10_000)

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi.responses import JSONResponse
 from starlette.requests import Request
 
-from mllm_embed_serving.errors import NameItem, error_body, find_answer
+from mllm_embed_serving.errors import NameItem, answer_headers, error_body, find_answer
 from mllm_embed_serving.schemas import cohere, voyage
 from mllm_embed_serving.schemas.common import DescribeError, ItemError
 
@@ -41,7 +41,7 @@ def error_response(
     for prefix, shape in ERROR_SHAPES.items():
         if path.startswith(prefix):
             body = shape(body["error"]["message"], request_id)
-    return AsciiJSONResponse(body, status_code=answer.status, headers=dict(answer.headers))
+    return AsciiJSONResponse(body, status_code=answer.status, headers=answer_headers(error))
 
 
 def item_describer(request: Request) -> DescribeError:

@@ -23,54 +23,89 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import BackendUnavailable
+from mllm_embed_serving.access.admission import Admission
 from mllm_embed_serving.addresses import bind, port_errors, url
 from mllm_embed_serving.app import create_app
 from mllm_embed_serving.banner import banner
+from mllm_embed_serving.invalid_settings import InvalidSettings
 from mllm_embed_serving.playground import Playground
+from mllm_embed_serving.protocol import PromptProtocol
 from mllm_embed_serving.settings import ServerSettings
+from mllm_embed_serving.tracing import OpenTelemetryTracer
 
 _LOG = logging.getLogger(__name__)
 _ENGINE_STOP_S = 10.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
+class DemoOptions:
+    """The playground beside a server.
+
+    Attributes:
+        host: address to listen on.
+        port: port to listen on.
+        gallery: its pictures; None lets it make its own.
+        api_key: the key with which it asks the API.
+    """
+
+    host: str
+    port: int
+    gallery: Path | None
+    api_key: str | None
+
+
+@dataclass(frozen=True)
 class RunOptions:
-    """What one server process runs."""
+    """What one server process runs.
+
+    Attributes:
+        model: the model, for the progress line.
+        load: loads the embedder; blocks until its engine can take work.
+        settings: limits and switches.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+        demo: the playground; None starts none.
+    """
 
     model: str
-    """The model, for the progress line."""
     load: Callable[[], Embedder]
-    """Loads the embedder; blocks until its engine can take work."""
     settings: ServerSettings
-    """Limits and switches."""
     host: str
-    """Address to listen on."""
     port: int
-    """Port to listen on; 0 takes a free one."""
-    demo_port: int | None
-    """Port of the playground; None starts none."""
-    demo_host: str
-    """Address of the playground."""
-    gallery: Path | None
-    """The playground's pictures."""
+    demo: DemoOptions | None
+
+
+class _Stop:
+    """What SIGINT and SIGTERM ask for: once, to stop when all is answered; twice, to stop now."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+
+    def ask(self) -> None:
+        """Take note of a signal."""
+        (self.at_once if self.asked.is_set() else self.asked).set()
 
 
 def run(options: RunOptions, console: Console) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
     Raises:
+        InvalidSettings: the playground has no key to ask the API with.
         PortInUse: found before the engine is loaded.
         MllmEmbedError: the model or its engine cannot be used.
     """
+    if options.demo is not None and options.settings.api_keys and options.demo.api_key is None:
+        raise InvalidSettings("the playground needs a key of its own to ask the API with: give one with --api-key")
     listener = bind(options.host, options.port, "--port")
     with contextlib.closing(listener):
-        if options.demo_port is not None:
-            bind(options.demo_host, options.demo_port, "--demo-port").close()
+        if options.demo is not None:
+            bind(options.demo.host, options.demo.port, "--demo-port").close()
         asyncio.run(_run(options, listener, console))
 
 
 async def _run(options: RunOptions, listener: socket.socket, console: Console) -> None:
-    stop = asyncio.Event()
+    stop = _Stop()
     with _stopping(stop):
         embedder = await _load(options, stop, console)
         try:
@@ -82,7 +117,7 @@ async def _run(options: RunOptions, listener: socket.socket, console: Console) -
             _end_engine_processes()
 
 
-async def _load(options: RunOptions, stop: asyncio.Event, console: Console) -> Embedder:
+async def _load(options: RunOptions, stop: _Stop, console: Console) -> Embedder:
     """Load in a thread of its own, so that Ctrl-C works meanwhile."""
     loop = asyncio.get_running_loop()
     loaded: asyncio.Future[Embedder] = loop.create_future()
@@ -98,7 +133,7 @@ async def _load(options: RunOptions, stop: asyncio.Event, console: Console) -> E
             loop.call_soon_threadsafe(loaded.set_result, embedder)
 
     threading.Thread(target=work, name="load", daemon=True).start()
-    stopped = asyncio.ensure_future(stop.wait())
+    stopped = asyncio.ensure_future(stop.asked.wait())
     with _progress(f"Loading {options.model}", console):
         waiting: set[asyncio.Future[Any]] = {loaded, stopped}
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
@@ -112,11 +147,13 @@ async def _load(options: RunOptions, stop: asyncio.Event, console: Console) -> E
 
 
 async def _serve(
-    embedder: Embedder, options: RunOptions, listener: socket.socket, stop: asyncio.Event, console: Console
+    embedder: Embedder, options: RunOptions, listener: socket.socket, stop: _Stop, console: Console
 ) -> None:
     settings = options.settings
+    app = create_app(embedder, settings, OpenTelemetryTracer() if settings.otel else None)
     config = uvicorn.Config(
-        create_app(embedder, settings),
+        app,
+        http=PromptProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -127,33 +164,38 @@ async def _serve(
     with port_errors(options.host, options.port, "--port"):
         listener.listen()  # fails if another server that was started meanwhile has won the race
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-    stopped = asyncio.ensure_future(stop.wait())
+    stopped = asyncio.ensure_future(stop.asked.wait())
     ready = asyncio.ensure_future(server.ready.wait())
     await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
+    app.state.batches.wake()
     api_url = url(options.host, listener.getsockname()[1])
-    playground = _start_playground(options, api_url)
+    playground = _start_playground(options.demo, api_url)
     announcing = asyncio.ensure_future(_announce(embedder.name, api_url, playground, settings, console))
     try:
         await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         announcing.cancel()
         stopped.cancel()
+        await _drain(app.state.service.admission, stop, settings.drain_timeout_s)
         server.should_exit = True
         if playground is not None:
             await playground.stop()
         await serving
+        await app.state.batches.aclose()
 
 
-def _start_playground(options: RunOptions, api_url: str) -> Playground | None:
-    if options.demo_port is None:
+async def _drain(admission: Admission, stop: _Stop, seconds: float) -> None:
+    """Let the requests under way finish, while new ones are refused; a second signal ends the wait."""
+    waiting = {asyncio.ensure_future(admission.drain()), asyncio.ensure_future(stop.at_once.wait())}
+    await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
+
+
+def _start_playground(demo: DemoOptions | None, api_url: str) -> Playground | None:
+    if demo is None:
         return None
-    return Playground(
-        api_url=api_url,
-        host=options.demo_host,
-        port=options.demo_port,
-        gallery=options.gallery,
-        api_key=options.settings.api_key,
-    )
+    return Playground(api_url=api_url, host=demo.host, port=demo.port, gallery=demo.gallery, api_key=demo.api_key)
 
 
 async def _announce(
@@ -167,9 +209,7 @@ async def _announce(
         except BackendUnavailable as error:
             _LOG.error("%s", error)
             playground = None
-    text = banner(
-        model, api_url, None if playground is None else playground.url, needs_key=settings.api_key is not None
-    )
+    text = banner(model, api_url, None if playground is None else playground.url, needs_key=bool(settings.api_keys))
     console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -192,12 +232,12 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def _stopping(stop: asyncio.Event) -> Iterator[None]:
-    """Set `stop` on SIGINT (Ctrl-C) and SIGTERM."""
+def _stopping(stop: _Stop) -> Iterator[None]:
+    """Tell `stop` of SIGINT (Ctrl-C) and SIGTERM."""
     loop = asyncio.get_running_loop()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(stop.set)
+        loop.call_soon_threadsafe(stop.ask)
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -9,18 +9,25 @@ from typing import Any
 
 from starlette.requests import Request
 
+import mllm_embed
 from mllm_embed.embedder import Embedder
+from mllm_embed.errors import BackendUnavailable
 from mllm_embed.types import Embedding
 from mllm_embed_serving import fields
+from mllm_embed_serving.access.admission import Admission
+from mllm_embed_serving.access.callers import Caller, Callers
 from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.disconnects import unless_disconnected
 from mllm_embed_serving.errors import UnknownModel
 from mllm_embed_serving.fields import shown
 from mllm_embed_serving.metrics import Metrics
+from mllm_embed_serving.pipeline.cache import ResultCache
+from mllm_embed_serving.pipeline.disk_store import DiskStore
 from mllm_embed_serving.pipeline.front import Front, Outcome
 from mllm_embed_serving.schemas.common import EmbeddingRequest, EncodedRequest, read_json
 from mllm_embed_serving.settings import ServerSettings
 from mllm_embed_serving.token_ids import decoder
+from mllm_embed_serving.tracing import Tracer
 
 
 class Service:
@@ -29,19 +36,32 @@ class Service:
     Args:
         embedder: the model.
         settings: limits and switches.
+        tracer: follows single requests; None follows none.
 
     Attributes:
         embedder: the model.
         settings: limits and switches.
         metrics: counters.
+        callers: who may ask.
+        admission: the queue.
         reader: reads items of requests for this model.
+        front: embeds their items.
+        batches: files and batches, if they are offered.
     """
 
-    def __init__(self, embedder: Embedder, settings: ServerSettings) -> None:
+    def __init__(self, embedder: Embedder, settings: ServerSettings, tracer: Tracer | None = None) -> None:
         self.embedder = embedder
         self.settings = settings
-        self.metrics = Metrics()
-        self._front = Front(embedder, settings.media_policy(), self.metrics)
+        self.metrics = Metrics(tracer)
+        self.metrics.follow_engine(self._is_healthy, lambda: getattr(embedder.backend, "restarts", 0))
+        self.callers = Callers(settings.api_keys, settings.limits)
+        self.admission = Admission(
+            max_requests=settings.max_queued_requests,
+            max_items=settings.max_queued_items,
+            deadline_s=settings.request_timeout_s,
+            gauge=self.metrics.queued,
+        )
+        self.front = Front(embedder, settings.media_policy(), _cache(embedder, settings, self.metrics), self.metrics)
         self.reader = ItemReader(
             decode=decoder(settings.token_ids, embedder.decode), max_text_chars=settings.max_text_chars
         )
@@ -55,9 +75,18 @@ class Service:
             UnknownModel: it is another.
         """
         body = read_json(await request.body())
+        return body, self.named_model(body)
+
+    def named_model(self, body: dict[str, Any]) -> str:
+        """Return the model that a body names.
+
+        Raises:
+            InvalidParameter: there is no model in it.
+            UnknownModel: it is not the served one.
+        """
         model = fields.text(body.get("model"), "model", self.settings.max_text_chars)
         self.check_model(model)
-        return body, model
+        return model
 
     def check_model(self, name: str) -> None:
         """Raise `UnknownModel` unless `name` is the served model."""
@@ -70,23 +99,43 @@ class Service:
         """Embed what a request asks for, unless its caller hangs up, and count it.
 
         Raises:
+            QueueFull: there is no room for so many items.
+            DeadlineExceeded: it takes too long.
             InputError: an input cannot be embedded; its `index` says which.
             ClientGone: the caller hung up first.
         """
-        embeddings = await unless_disconnected(request, self._front.embed(wanted, _scope(request)))
-        self._count(embeddings, wanted)
+        async with self.admission.items(len(wanted.inputs)):
+            embeddings = await unless_disconnected(request, self.front.embed(wanted, caller_of(request).scope))
+        self._account(request, embeddings, wanted)
         return embeddings
 
     async def outcomes(self, request: Request, asked: EncodedRequest) -> Sequence[Outcome]:
         """Like `embed`; if the request is `partial`, an input's error stands in its place instead of being raised."""
         if not asked.partial:
             return await self.embed(request, asked.wanted)
-        outcomes = await unless_disconnected(request, self._front.embed_each(asked.wanted, _scope(request)))
-        self._count([outcome for outcome in outcomes if isinstance(outcome, Embedding)], asked.wanted)
+        scope = caller_of(request).scope
+        async with self.admission.items(len(asked.wanted.inputs)):
+            outcomes = await unless_disconnected(request, self.front.embed_each(asked.wanted, scope))
+        self._account(request, [outcome for outcome in outcomes if isinstance(outcome, Embedding)], asked.wanted)
         return outcomes
 
-    def _count(self, embeddings: Sequence[Embedding], wanted: EmbeddingRequest) -> None:
+    def check_health(self) -> None:
+        """Raise `BackendUnavailable` if the engine cannot take work now, or the server is about to stop."""
+        self.admission.check()
+        self.embedder.check_health()
+
+    def _is_healthy(self) -> bool:
+        try:
+            self.embedder.check_health()
+        except BackendUnavailable:
+            return False
+        return True
+
+    def _account(self, request: Request, embeddings: Sequence[Embedding], wanted: EmbeddingRequest) -> None:
+        """Count what was embedded, for the log too, and charge the caller for it."""
         tokens = sum(embedding.tokens for embedding in embeddings)
+        caller_of(request).pay(tokens)
+        request.state.counts = {"items": len(embeddings), "tokens": tokens, "images": wanted.images}
         self.metrics.record_embeddings(items=len(embeddings), tokens=tokens, images=wanted.images)
 
     async def model_card(self) -> dict[str, Any]:
@@ -116,6 +165,16 @@ class Service:
         return int((self.embedder.model_dir.weights / "config.json").stat().st_mtime)
 
 
-def _scope(_request: Request) -> str:
-    """Return whose request it is: what is computed for one caller is never handed to another."""
-    return ""
+def _cache(embedder: Embedder, settings: ServerSettings, metrics: Metrics) -> ResultCache:
+    """Make the cache; one on disk outlives this model, this engine and this version, and must tell them apart."""
+    size = settings.cache_bytes or 0
+    if settings.cache_folder is None:
+        return ResultCache("", size, None, metrics)
+    variant = [embedder.model_dir.fingerprint, embedder.backend.name, settings.precision, mllm_embed.__version__]
+    return ResultCache("/".join(variant), size, DiskStore(settings.cache_folder, settings.cache_disk_bytes), metrics)
+
+
+def caller_of(request: Request) -> Caller:
+    """Return who asks: what is computed for one caller is never handed to another."""
+    caller: Caller = request.state.caller
+    return caller

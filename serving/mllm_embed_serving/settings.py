@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 
-from mllm_embed.errors import MllmEmbedError
 from mllm_embed.media import MediaPolicy
+from mllm_embed_serving.access.keys import ApiKey, KeyLimits
+from mllm_embed_serving.invalid_settings import InvalidSettings
 from mllm_embed_serving.token_ids import TokenIds
-
-
-class InvalidSettings(MllmEmbedError):
-    """A setting outside its range."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSettings:
     """Limits and switches of one server; the defaults are safe on a public port behind an API key."""
 
-    api_key: str | None = None
-    """Key that every route but /health asks for (`Authorization: Bearer KEY`); None asks for none."""
+    api_keys: tuple[ApiKey, ...] = ()
+    """Keys of which every route but /health asks for one (`Authorization: Bearer KEY`); none if there are none."""
+    limits: KeyLimits = field(default_factory=KeyLimits)
+    """What all callers together may ask for where there are no keys; keys carry limits of their own."""
     allow_url_media: bool = False
     """Fetch http(s) URLs that requests name; private and loopback addresses stay refused either way."""
     token_ids: TokenIds = "native"
@@ -37,18 +37,44 @@ class ServerSettings:
     """Most pixels of all images of a request together; a decoded pixel takes three bytes."""
     max_text_chars: int = 400_000
     """Longest single text or instruction, in characters; the model's own token limit comes on top."""
+    max_queued_requests: int = 256
+    """Most requests under way at once, from the first byte of their bodies; more are answered 429."""
+    max_queued_items: int = 4096
+    """Most items that wait for the engine or are in it; a request for which there is no room is answered 429."""
+    request_timeout_s: float = 120.0
+    """Time to embed a request, in seconds, from when its body has arrived."""
+    body_timeout_s: float = 60.0
+    """Time for a request's body to arrive, in seconds."""
+    drain_timeout_s: float = 30.0
+    """Time that requests under way get to be embedded when the server is told to stop, in seconds; new ones get 503."""
+    cache_bytes: int | None = 256 * 2**20
+    """Memory for results, in bytes; None keeps none."""
+    cache_folder: Path | None = None
+    """Where results are kept across restarts; None keeps them in memory only."""
+    cache_disk_bytes: int = 4 * 2**30
+    """Disk for results, in bytes."""
+    otel: bool = False
+    """Send traces by OpenTelemetry, set up by its standard variables."""
+    precision: str = ""
+    """The engine's number format: vectors of another one are not taken from the disk."""
+    batch_folder: Path | None = None
+    """Where files and batches are kept; None offers neither."""
+    max_file_bytes: int = 200 * 2**20
+    """Longest uploaded file, in bytes."""
+    max_stored_bytes: int = 10 * 2**30
+    """Most bytes of all files together."""
+    batch_concurrency: int = 8
+    """Lines of batches that are run at once."""
     media_timeout_s: float = 10.0
     """Time for one URL to deliver, in seconds, redirects included."""
     shutdown_grace_s: int = 3
-    """Time that requests under way get to finish when the server stops, in seconds."""
+    """Time that answers then get to be sent, in seconds."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type in ("int", "float") and not value > 0:
-                raise InvalidSettings(f"{field.name} must be greater than 0, but is {value}")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
-            raise InvalidSettings("api_key must be printable ASCII and not empty, since it travels in a header")
+        for known in fields(self):
+            value = getattr(self, known.name)
+            if known.type in ("int", "float") and not value > 0:
+                raise InvalidSettings(f"{known.name} must be greater than 0, but is {value}")
 
     def media_policy(self) -> MediaPolicy:
         """Return the media limits for an embedder that answers the network: never a file, never a private address."""

@@ -21,8 +21,9 @@ def model_dir() -> ModelDir:
 
 @pytest.fixture(scope="session")
 def server(model_dir: ModelDir, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    log = tmp_path_factory.mktemp("server") / "log"
-    arguments = (model_dir.recipe.name, "--backend", "vllm", "--port", "0")
+    folder = tmp_path_factory.mktemp("server")
+    log = folder / "log"
+    arguments = (model_dir.recipe.name, "--backend", "vllm", "--port", "0", "--batch-dir", str(folder / "batches"))
     with ServerProcess(*arguments, log=log, environment={"MLLM_EMBED_API_KEY": KEY}) as server:
         server.wait_ready()
         yield server

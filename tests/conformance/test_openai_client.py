@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -198,14 +199,39 @@ def test_health_and_metrics(url: str) -> None:
     assert 'mllm_embed_requests_total{route="/v1/embeddings",status="200"}' in metrics
 
 
-def test_last_when_the_engine_dies_the_server_says_so_and_still_stops(
-    server: ServerProcess, url: str, embed: Embed
+def test_last_an_engine_that_is_killed_under_load_comes_back_and_no_vector_is_ever_wrong(
+    server: ServerProcess, url: str, client: OpenAI, embed: Embed
 ) -> None:
+    texts = [f"cat number {number}" for number in range(400)]
+    expected = dict(zip(texts, embed(texts), strict=True))
+
+    def ask(number: int) -> int:
+        asked = [*texts[number : number + 10], f"never asked before {number}"]
+        try:
+            vectors = embed(asked)
+        except openai.InternalServerError as error:
+            failure(error, expected=503, code="engine_unavailable")
+            return 503
+        for text, vector in zip(asked[:-1], vectors, strict=False):
+            same(vector, expected[text])
+        return 200
+
     processes = psutil.Process(server.process.pid).children(recursive=True)
-    max(processes, key=lambda process: process.memory_info().rss).kill()
-    with pytest.raises(openai.InternalServerError) as caught:
-        embed(["cat"] * 2000)  # more work than is done before the death is noticed
-    failure(caught.value, expected=503, code="engine_unavailable")
-    answer = httpx.get(f"{url}/health", trust_env=False)
-    check_error(answer.json(), answer.status_code, expected=503, code="engine_unavailable")
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(ask, number) for number in range(200)]
+        max(processes, key=lambda process: process.memory_info().rss).kill()
+        killed = time.monotonic()
+        while httpx.get(f"{url}/health", trust_env=False).status_code == 200:
+            assert time.monotonic() < killed + 2
+        statuses = {answer.result() for answer in answers}
+    assert 503 in statuses
+    while httpx.get(f"{url}/health", trust_env=False).status_code != 200:
+        assert time.monotonic() < killed + 300
+        time.sleep(0.5)
+    same(embed(["something new", *texts[:5]])[1:], np.stack([expected[text] for text in texts[:5]]))
+    fresh = embed(["cat number 3"], dimensions=64)[0]  # not in the cache, so the new engine made it
+    cut = expected["cat number 3"][:64]
+    same(fresh, cut / np.linalg.norm(cut))
     assert server.process.poll() is None
+    metrics = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {KEY}"}, trust_env=False).text
+    assert "mllm_embed_engine_restarts 1.0" in metrics

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import Overloaded
+from mllm_embed_serving.access.keys import KeyLimits, given_keys
 from mllm_embed_serving.settings import ServerSettings
 from tests.error_shape import check_error
 
@@ -63,6 +65,7 @@ async def test_the_request_id_is_made_or_kept(client: httpx.AsyncClient) -> None
         answer = await client.get("/health", headers={b"x-request-id": hostile.encode("latin-1")})
         assert answer.headers["x-request-id"].startswith("req_")
     assert int(kept.headers["x-processing-ms"]) >= 0
+    assert kept.headers["openai-processing-ms"] == kept.headers["x-processing-ms"]
 
 
 async def test_health_follows_the_engine(client: httpx.AsyncClient, embed: Post, embedder: Embedder) -> None:
@@ -123,7 +126,7 @@ async def test_metrics_count(client: httpx.AsyncClient, embed: Post, uri: Callab
 class TestApiKey:
     @pytest.fixture
     def settings(self) -> ServerSettings:
-        return ServerSettings(api_key="secret")
+        return ServerSettings(api_keys=given_keys(["other", "secret"], KeyLimits()))
 
     @pytest.mark.parametrize(
         "path",
@@ -153,3 +156,16 @@ async def test_the_schema_describes_the_request(client: httpx.AsyncClient) -> No
     schema = (await client.get("/openapi.json")).json()
     body = schema["paths"]["/v1/embeddings"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert {"input", "messages", "instruction", "task", "input_type", "dimensions"} <= set(body["properties"])
+
+
+async def test_every_route_describes_its_answers_and_none_says_422(client: httpx.AsyncClient) -> None:
+    schema = (await client.get("/openapi.json")).json()
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            answers = operation["responses"]
+            assert {"200", "400", "401", "429", "503"} <= set(answers), (method, path)
+            assert "422" not in answers
+            for status, answer in answers.items():
+                (media,) = answer["content"].values()
+                assert media["schema"], (method, path, status)
+    assert "HTTPValidationError" not in json.dumps(schema)

@@ -265,7 +265,7 @@ class TestLimits:
 
     async def test_pixels_are_counted_over_all_items(self, embed: Post, png: Callable[..., str]) -> None:
         assert (await embed(input=[{"image": png(0, 25, 40)}, {"image": png(1, 25, 40)}])).status_code == 200
-        answer = await embed(input=["a", {"image": png(0, 25, 40)}, {"image": png(1, 25, 41)}])
+        answer = await embed(input=["a", {"image": png(2, 25, 40)}, {"image": png(3, 25, 41)}])
         error = answer.json()["error"]
         says = "2,000 pixels together"
         check_error(

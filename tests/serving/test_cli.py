@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,27 +14,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-import mllm_embed.backends
 from mllm_embed.cli import main
-from tests.server_process import ServerProcess
+from tests.server_process import ServerProcess, servable_fake
 
 pytestmark = pytest.mark.fast
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model directory that the fake backend can serve: everything but real weights."""
-    path = tmp_path_factory.mktemp("model") / "fake"
-    shutil.copytree(Path(mllm_embed.backends.__file__).parent / "_fake_model", path)
-    config = json.loads((path / "config.json").read_text())
-    config["text_config"] = {"hidden_size": 64, "max_position_embeddings": 8192}
-    (path / "config.json").write_text(json.dumps(config))
-    save_file({"nothing": np.zeros(1, dtype=np.float32)}, path / "model.safetensors")
-    return path
+    return servable_fake(tmp_path_factory.mktemp("model") / "fake")
 
 
 @pytest.fixture
@@ -84,6 +75,34 @@ def test_the_printed_command_works_when_it_is_pasted_and_ctrl_c_stops_everything
         assert "Traceback" not in server.output
 
 
+def test_keys_come_from_the_environment_and_from_a_file(model: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[keys.c]\nsha256 = "{hashlib.sha256(b"three").hexdigest()}"\nrequests_per_minute = 1\n')
+    arguments = (str(model), "--backend", "fake", "--port", "0", "--api-keys-file", str(keys))
+    environment = {"MLLM_EMBED_API_KEY": "one two"}
+    with ServerProcess(*arguments, log=tmp_path / "log", environment=environment) as server:
+        url = server.wait_ready()
+
+        def status(key: str) -> int:
+            headers = {"authorization": f"Bearer {key}"}
+            return httpx.get(f"{url}/v1/models", headers=headers, trust_env=False).status_code
+
+        assert [status(key) for key in ("one", "two", "three", "three", "one two", "four")] == [
+            *(200, 200, 200),
+            *(429, 401, 401),
+        ]
+
+
+def test_the_playground_needs_a_key_that_is_not_only_known_by_its_hash(
+    run: Callable[..., Ended], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.toml"
+    keys.write_text(f'[keys.c]\nsha256 = "{hashlib.sha256(b"three").hexdigest()}"\n')
+    done = run("--port", "0", "--demo", "--api-keys-file", str(keys))
+    assert done.code == 2
+    assert "--api-key" in done.err
+
+
 def test_neither_huge_bodies_nor_endless_ones_harm_it(model: Path, tmp_path: Path) -> None:
     with ServerProcess(str(model), "--backend", "fake", "--port", "0", log=tmp_path / "log") as server:
         url = server.wait_ready()
@@ -117,6 +136,8 @@ def test_a_taken_playground_port_is_found_before_anything_is_loaded(run: Callabl
     [
         (["/no/such/model", "--port", "0"], "/no/such/model"),
         (["--port", "0", "--max-items", "0"], "max_items must be greater than 0"),
+        (["--port", "0", "--api-keys-file", "/no/such/file"], "/no/such/file"),
+        (["--port", "0", "--api-key", "é"], "printable ASCII"),
         (["--port", "0", "--host", "203.0.113.7"], "203.0.113.7"),
     ],
 )

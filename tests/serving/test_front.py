@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,14 @@ from mllm_embed.errors import InvalidDimensions, InvalidInput, MediaTooLarge
 from mllm_embed.types import Embedding, EmbedInput, Image, RenderedPrompt, Text
 from mllm_embed_serving.metrics import Metrics
 from mllm_embed_serving.pipeline import pictures
+from mllm_embed_serving.pipeline.cache import ResultCache
 from mllm_embed_serving.pipeline.front import Front
 from mllm_embed_serving.schemas.common import EmbeddingRequest
 from mllm_embed_serving.settings import ServerSettings
 
 pytestmark = pytest.mark.fast
+
+Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 
 @pytest.fixture
@@ -31,7 +34,8 @@ def settings() -> ServerSettings:
 
 @pytest.fixture
 def front(embedder: Embedder, settings: ServerSettings) -> Front:
-    return Front(embedder, settings.media_policy(), Metrics())
+    metrics = Metrics()
+    return Front(embedder, settings.media_policy(), ResultCache("", 2**20, None, metrics), metrics)
 
 
 def asked(*items: Any, **options: Any) -> EmbeddingRequest:
@@ -73,19 +77,24 @@ async def test_vectors_are_the_librarys_bit_for_bit(
         EmbedInput.of(Image(side), "at night", instruction="Look."),
         EmbedInput((Text("a"), Image(uri(2)), Text("b"))),
     ]
-    for options in ({}, {"dimensions": 16}, {"task": "text-to-image", "role": "target"}, {"instruction": "Look."}):
-        found = await front.embed(EmbeddingRequest(inputs=tuple(items), **options), "me")  # type: ignore[arg-type]
-        expected = await embedder.aembed(items, **options)  # type: ignore[arg-type]
+    asked_for: list[dict[str, Any]] = [
+        {},
+        {"dimensions": 16},
+        {"task": "text-to-image", "role": "target"},
+        {"instruction": "Look."},
+    ]
+    for options in asked_for:
+        found = await front.embed(EmbeddingRequest(inputs=tuple(items), **options), "me")
+        expected = await embedder.aembed(items, **options)
         for one, other in zip(found, expected, strict=True):
             np.testing.assert_array_equal(one.vector, other.vector)
             assert (one.tokens, one.pixels) == (other.tokens, other.pixels)
 
 
-async def test_equal_items_in_flight_reach_the_engine_once(front: Front, engine: Watched) -> None:
+async def test_equal_items_in_flight_reach_the_engine_once(front: Front, engine: Watched, until: Until) -> None:
     engine.go.clear()
     work = [asyncio.create_task(front.embed(asked("cat", "cat", "dog"), "me")) for _ in range(3)]
-    while engine.prompts < 2:
-        await asyncio.sleep(0)
+    await until(lambda: engine.prompts == 2)
     engine.go.set()
     answers = await asyncio.gather(*work)
     assert engine.prompts == 2
@@ -115,11 +124,10 @@ async def test_content_that_runs_together_is_not_equal(front: Front, engine: Wat
     assert engine.prompts == 3
 
 
-async def test_a_caller_who_leaves_takes_the_work_off_the_engine(front: Front, engine: Watched) -> None:
+async def test_a_caller_who_leaves_takes_the_work_off_the_engine(front: Front, engine: Watched, until: Until) -> None:
     engine.go.clear()
     work = asyncio.create_task(front.embed(asked("cat", "dog"), "me"))
-    while engine.prompts < 2:
-        await asyncio.sleep(0)
+    await until(lambda: engine.prompts == 2)
     work.cancel()
     with pytest.raises(asyncio.CancelledError):
         await work
@@ -140,7 +148,7 @@ async def test_a_width_that_is_not_offered_is_refused_before_any_work(front: Fro
 
 
 async def test_the_pixels_of_a_request_are_counted_together(front: Front, uri: Callable[..., str]) -> None:
-    await front.embed(asked(Image(uri(1, 50, 50))), "me")
+    await front.embed(asked(Image(uri(3, 50, 50))), "me")
     with pytest.raises(MediaTooLarge, match="3,000 pixels together"):
         await front.embed(asked(Image(uri(1, 50, 50)), Image(uri(2, 50, 50))), "me")
 

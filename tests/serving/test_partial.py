@@ -55,11 +55,12 @@ async def test_usage_counts_what_was_embedded(embed: Post) -> None:
 
 
 async def test_what_is_wrong_with_the_request_itself_still_refuses_it(embed: Post, embedder: Embedder) -> None:
-    for body, code in [
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"input": ["a"], "dimensions": 17}, "invalid_dimensions"),
         ({"input": []}, "invalid_parameter"),
         ({"input": ["a"], "task": "nope"}, "invalid_parameter"),
-    ]:
+    ]
+    for body, code in wrong:
         assert (await embed(**body, partial=True)).json()["error"]["code"] == code
     answer = await embed(input=["a"], partial="yes")
     check_error(answer.json(), answer.status_code, expected=400, code="invalid_parameter", param="partial")

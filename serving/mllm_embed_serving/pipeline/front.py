@@ -1,6 +1,6 @@
 """The items of a request -> vectors: each on its own way to the engine, equal ones in flight together.
 
-    item -> pictures fetched -> cached? -> equal item in flight? -> pictures decoded -> Embedder -> vector
+    item -> pictures fetched -> equal item in flight? -> cached? -> pictures decoded -> Embedder -> vector
 
 An item never waits for the other items of its request, nor for anybody's slow picture.
 """
@@ -8,6 +8,7 @@ An item never waits for the other items of its request, nor for anybody's slow p
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
@@ -18,8 +19,10 @@ from mllm_embed.types import Embedding, EmbedInput
 from mllm_embed.vectors import check_dimensions
 from mllm_embed_serving.errors import InvalidParameter
 from mllm_embed_serving.metrics import Metrics
+from mllm_embed_serving.pipeline.cache import ResultCache
 from mllm_embed_serving.pipeline.flights import Flights
 from mllm_embed_serving.pipeline.keys import item_key
+from mllm_embed_serving.pipeline.measured import RENDERING, MeasuredBackend
 from mllm_embed_serving.pipeline.pictures import Pictures, PixelBudget
 from mllm_embed_serving.schemas.common import EmbeddingRequest, ItemError
 
@@ -33,11 +36,13 @@ class Front:
     Args:
         embedder: the model.
         policy: where pictures may come from and how large they may be.
+        cache: results of before.
         metrics: takes the times of the stages.
     """
 
-    def __init__(self, embedder: Embedder, policy: MediaPolicy, metrics: Metrics) -> None:
-        self._embedder = embedder
+    def __init__(self, embedder: Embedder, policy: MediaPolicy, cache: ResultCache, metrics: Metrics) -> None:
+        self._embedder = Embedder(embedder.model_dir, MeasuredBackend(embedder.backend, metrics), policy)
+        self._cache = cache
         self._pictures = Pictures(policy, metrics)
         self._flights: Flights[Embedding] = Flights()
 
@@ -95,17 +100,23 @@ class Front:
         try:
             item = await self._pictures.fetched(item)
             key = await item_key(item, wanted, scope)
-            return await self._flights.join(key, lambda: self._compute(item, wanted, budget))
+            return await self._flights.join(key, lambda: self._find(key, item, wanted, budget))
         except (InputError, InvalidParameter) as error:
             return error
 
-    async def _compute(self, item: EmbedInput, wanted: EmbeddingRequest, budget: PixelBudget) -> Embedding:
+    async def _find(self, key: bytes, item: EmbedInput, wanted: EmbeddingRequest, budget: PixelBudget) -> Embedding:
+        """Return the known result, or let the engine make it."""
+        if (known := await self._cache.get(key)) is not None:
+            return known
+        item = await self._pictures.decoded(item, budget)
+        RENDERING.set(time.perf_counter())
         (embedding,) = await self._embedder.aembed(
-            [await self._pictures.decoded(item, budget)],
+            [item],
             task=wanted.task,
             role=wanted.role,
             instruction=wanted.instruction,
             dimensions=wanted.dimensions,
             truncate=wanted.truncate,
         )
+        await self._cache.put(key, embedding)
         return embedding

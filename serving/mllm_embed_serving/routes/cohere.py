@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from mllm_embed_serving import openapi_answers as answers
 from mllm_embed_serving.openapi import COHERE_EMBED
 from mllm_embed_serving.responses import AsciiJSONResponse
 from mllm_embed_serving.schemas import cohere
@@ -12,9 +13,9 @@ from mllm_embed_serving.service import Service
 
 def build(service: Service) -> APIRouter:
     """Return the routes for one service."""
-    router = APIRouter(prefix="/v2", tags=["Cohere"])
+    router = APIRouter(prefix="/v2", tags=["Cohere"], responses=answers.errors(answers.COHERE_ERROR))
 
-    @router.post("/embed", openapi_extra=COHERE_EMBED)
+    @router.post("/embed", responses={200: answers.COHERE}, openapi_extra=COHERE_EMBED)
     async def embed(request: Request) -> AsciiJSONResponse:
         """Embed texts, images, or mixtures of both."""
         body, _ = await service.read(request)

@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from mllm_embed_serving import openapi_answers as answers
 from mllm_embed_serving.openapi import EMBEDDINGS
 from mllm_embed_serving.responses import AsciiJSONResponse, item_describer
 from mllm_embed_serving.schemas import openai
@@ -14,9 +15,9 @@ from mllm_embed_serving.service import Service
 
 def build(service: Service) -> APIRouter:
     """Return the routes for one service."""
-    router = APIRouter(prefix="/v1", tags=["OpenAI"])
+    router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=answers.errors(answers.OPENAI_ERROR))
 
-    @router.post("/embeddings", openapi_extra=EMBEDDINGS)
+    @router.post("/embeddings", responses={200: answers.EMBEDDINGS}, openapi_extra=EMBEDDINGS)
     async def create_embeddings(request: Request) -> AsciiJSONResponse:
         """Embed texts, images and mixtures of both."""
         body, model = await service.read(request)
@@ -26,12 +27,12 @@ def build(service: Service) -> APIRouter:
         outcomes = await service.outcomes(request, asked)
         return AsciiJSONResponse(openai.response_body(asked, outcomes, model, item_describer(request)))
 
-    @router.get("/models")
+    @router.get("/models", responses={200: answers.MODELS})
     async def list_models() -> dict[str, Any]:
         """List the served model, with everything that decides its vectors."""
         return {"object": "list", "data": [await service.model_card()]}
 
-    @router.get("/models/{name:path}")
+    @router.get("/models/{name:path}", responses={200: answers.MODEL})
     async def retrieve_model(name: str) -> dict[str, Any]:
         """Describe the served model."""
         service.check_model(name)

@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from mllm_embed_serving import openapi_answers as answers
 from mllm_embed_serving.openapi import RERANK, SCORE
 from mllm_embed_serving.responses import AsciiJSONResponse
 from mllm_embed_serving.schemas import scoring
@@ -15,7 +16,7 @@ from mllm_embed_serving.service import Service
 
 def build(service: Service) -> APIRouter:
     """Return the routes for one service."""
-    router = APIRouter(tags=["rerank and score"])
+    router = APIRouter(tags=["rerank and score"], responses=answers.errors(answers.OPENAI_ERROR))
 
     async def rank(request: Request, body: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
         """Return the results of a rerank request, and the tokens that were read for them."""
@@ -25,21 +26,25 @@ def build(service: Service) -> APIRouter:
         embeddings = await service.embed(request, asked.wanted)
         return scoring.ranked(asked, embeddings, items), sum(item.tokens for item in embeddings)
 
-    @router.post("/v1/rerank", openapi_extra=RERANK)
+    @router.post("/v1/rerank", responses={200: answers.RERANK}, openapi_extra=RERANK)
     async def rerank(request: Request) -> AsciiJSONResponse:
         """Rank documents, texts or images, by their similarity to a query."""
         body, model = await service.read(request)
         results, tokens = await rank(request, body)
         return AsciiJSONResponse(scoring.jina_body(model, results, tokens))
 
-    @router.post("/v2/rerank", openapi_extra=RERANK)
+    @router.post(
+        "/v2/rerank",
+        responses={200: answers.COHERE_RERANK, **answers.errors(answers.COHERE_ERROR)},
+        openapi_extra=RERANK,
+    )
     async def rerank_v2(request: Request) -> AsciiJSONResponse:
         """Rank documents, texts or images, by their similarity to a query."""
         body, _ = await service.read(request)
         results, _ = await rank(request, body)
         return AsciiJSONResponse(scoring.cohere_body(request.state.request_id, results))
 
-    @router.post("/v1/score", openapi_extra=SCORE)
+    @router.post("/v1/score", responses={200: answers.SCORE}, openapi_extra=SCORE)
     async def score(request: Request) -> AsciiJSONResponse:
         """Return the similarity of one query to documents, or of pairs."""
         body, model = await service.read(request)
