@@ -3,8 +3,8 @@
     pip install faiss-cpu
     python benchmarks/top_k.py --corpus 1000000 --queries 10000 --dimensions 512
 
-Each runs in a process of its own, so that the greatest memory of each is known. Ours reads the corpus from a file; FAISS
-must hold it. Machines are noisy: compare only within one run.
+Each runs in a process of its own, so that the greatest memory of each is known. Ours reads the corpus from a file;
+FAISS must hold it. Machines are noisy: compare only within one run.
 """
 
 from __future__ import annotations

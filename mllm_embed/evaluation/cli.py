@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,9 @@ def mini_mmeb(
     ] = 100,
     dimensions: Annotated[int | None, typer.Option(min=1, help="Cut vectors to this width (Matryoshka).")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model in reports; default: its own.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write one HTML page: bars, retrievals, misses, similarities, a map.")
+    ] = None,
     random_weights: Annotated[bool, typer.Option(help="Measure the same architecture with random weights.")] = False,
     url: Annotated[
         str | None, typer.Option(help="Measure what this OpenAI-compatible server runs; --model is its name there.")
@@ -60,26 +64,94 @@ def mini_mmeb(
     """
     from mllm_embed.evaluation.data_folder import find_data
     from mllm_embed.evaluation.pools import Selection
-    from mllm_embed.evaluation.report import diagnostics_table, markdown
-    from mllm_embed.evaluation.run import RunOptions, read_suite, run
-    from mllm_embed.evaluation.vector_store import default_cache
+    from mllm_embed.evaluation.run import RunOptions
 
-    started = time.perf_counter()
     options = RunOptions(
         data=find_data(data),
         tasks=() if tasks is None else [part.strip() for part in tasks.split(",") if part.strip()],
         selection=Selection(prefix=split_prefix, pool_limit=limit_pool, train_queries=train_queries),
         dimensions=dimensions,
-        cache=(cache_dir or default_cache()) if cache else None,
+        cache=_cache(cache_dir) if cache else None,
         name=name,
     )
+    if url is not None:
+        opened = partial(
+            _open_endpoint, url=url, model=model, api_key=api_key, dialect=dialect, random_weights=random_weights
+        )
+    else:
+        opened = partial(
+            _open_encoder, model=model, backend=backend, precision=precision, random_weights=random_weights
+        )
+    _measure(options, opened, out, html)
+
+
+@evaluate.command("public")
+def public(
+    suite: Annotated[str, typer.Argument(help="mmeb, flickr30k, coco, urban1k, sugarcrepe, winoground or vidore.")],
+    *,
+    data: Annotated[Path, typer.Option(help="Folder of the set, as its makers publish it.")],
+    out: Annotated[Path, typer.Option(help="The JSON report to write.")],
+    model: Annotated[str, typer.Option(help="A model directory or hub name.")] = BUILT_IN,
+    limit: Annotated[int | None, typer.Option(min=1, help="Ask so many queries of each task only.")] = None,
+    dimensions: Annotated[int | None, typer.Option(min=1, help="Cut vectors to this width (Matryoshka).")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model in reports; default: its own.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write one HTML page.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Measure what this OpenAI-compatible server runs; --model is its name there.")
+    ] = None,
+    api_key: Annotated[str | None, typer.Option(envvar="MLLM_EMBED_API_KEY", help="Bearer token for --url.")] = None,
+    dialect: Annotated[
+        str | None, typer.Option(help="How --url takes items: mllm-embed, vllm, or openai (texts only).")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="transformers, vllm or auto.")] = "transformers",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16, float16 or 4bit.")] = "float32",
+    cache_dir: Annotated[Path | None, typer.Option(help="Folder for vectors, so that a killed run resumes.")] = None,
+    cache: Annotated[bool, typer.Option(help="Keep vectors on disk.")] = True,
+) -> None:
+    """Measure a model on a public test set in the files that its makers publish.
+
+    What each suite reads is in docs/evaluation.md. The table of the run is printed, the report is written.
+    """
+    from mllm_embed.evaluation.data_folder import find_data
+    from mllm_embed.evaluation.pools import Selection
+    from mllm_embed.evaluation.run import RunOptions
+
+    options = RunOptions(
+        suite=suite,
+        data=find_data(data),
+        selection=Selection(pool_limit=limit),
+        dimensions=dimensions,
+        cache=_cache(cache_dir) if cache else None,
+        name=name,
+    )
+    if url is not None:
+        opened = partial(_open_endpoint, url=url, model=model, api_key=api_key, dialect=dialect)
+    else:
+        opened = partial(_open_encoder, model=model, backend=backend, precision=precision)
+    _measure(options, opened, out, html)
+
+
+def _cache(folder: Path | None) -> Path:
+    from mllm_embed.evaluation.vector_store import default_cache
+
+    return folder or default_cache()
+
+
+def _measure(options: Any, opened: Callable[[ExitStack], Any], out: Path, html: Path | None) -> None:
+    """Read the data, open what is measured, measure it, write and print."""
+    from mllm_embed.evaluation.html_page import check_jinja
+    from mllm_embed.evaluation.report import diagnostics_table, markdown
+    from mllm_embed.evaluation.run import page_of_run, read_suite, run
+
+    started = time.perf_counter()
+    if html is not None:
+        check_jinja()  # now, and not after minutes of embedding
     suite = read_suite(options)
     with ExitStack() as stack:
-        if url is not None:
-            encoder = _open_endpoint(stack, url, model, api_key=api_key, dialect=dialect, random_weights=random_weights)
-        else:
-            encoder = _open_encoder(stack, model, backend=backend, precision=precision, random_weights=random_weights)
-        report = run(encoder, suite, options, out=out, progress=_progress(), started=started).report
+        finished = run(opened(stack), suite, options, out=out, progress=_progress(), started=started)
+    report = finished.report
+    if html is not None:
+        _write(html, page_of_run(finished, options.dimensions))
     print(markdown([report]))
     print(diagnostics_table([report]))
     times = report["timing"]
@@ -91,16 +163,18 @@ def report_command(
     files: Annotated[list[Path], typer.Argument(help="JSON reports of `mllm-embed eval mini-mmeb`.")],
     *,
     out: Annotated[Path | None, typer.Option(help="Write the Markdown here instead of printing it.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write an HTML page (without pictures) instead.")] = None,
     details: Annotated[bool, typer.Option(help="Add the table of parts and slices.")] = True,
 ) -> None:
     """Put several reports side by side as a Markdown table; refuse those that were not measured on the same data."""
+    from mllm_embed.evaluation.html_page import html_page
     from mllm_embed.evaluation.report import markdown, read_report
 
-    text = markdown([read_report(file) for file in files], details=details)
-    if out is None:
-        print(text)
-    else:
-        out.write_text(text, encoding="utf-8")
+    reports = [read_report(file) for file in files]
+    if html is not None:
+        _write(html, html_page(reports))
+    if out is not None or html is None:
+        _show(markdown(reports, details=details), out)
 
 
 @evaluate.command("compare")
@@ -123,15 +197,23 @@ def compare_command(
     ranks = [
         read_ranks(ranks_file(file), report["ranks_sha256"]) for file, report in zip((one, other), reports, strict=True)
     ]
-    text = comparison_table(reports[0], reports[1], compare(reports, ranks, metric), metric)
+    _show(comparison_table(reports[0], reports[1], compare(reports, ranks, metric), metric), out)
+
+
+def _show(text: str, out: Path | None) -> None:
     if out is None:
         print(text)
     else:
-        out.write_text(text, encoding="utf-8")
+        _write(out, text)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
 
 
 def _open_endpoint(
-    stack: ExitStack, url: str, model: str, *, api_key: str | None, dialect: str | None, random_weights: bool
+    stack: ExitStack, *, url: str, model: str, api_key: str | None, dialect: str | None, random_weights: bool = False
 ) -> Any:
     from mllm_embed.evaluation.endpoint import DIALECTS, EndpointEncoder
 
@@ -145,7 +227,7 @@ def _open_endpoint(
     return stack.enter_context(EndpointEncoder(url, model=name, api_key=api_key, dialect=chosen))
 
 
-def _open_encoder(stack: ExitStack, model: str, *, backend: str, precision: str, random_weights: bool) -> Any:
+def _open_encoder(stack: ExitStack, *, model: str, backend: str, precision: str, random_weights: bool = False) -> Any:
     from mllm_embed.evaluation.encoders import PIXELS, EmbedderEncoder, PixelEncoder
 
     if model == PIXELS:

@@ -75,19 +75,19 @@ def read_clips(data: DataFolder, selection: Selection) -> list[Clip]:
         )
         for row in rows
     ]
-    return hash_order(clips, lambda clip: clip.clip_id)[: selection.pool_limit]
+    return hash_order(clips, lambda clip: clip.clip_id)
 
 
 def clip_actions(data: DataFolder, selection: Selection) -> Part:
     """Clips ask for what is done in them."""
-    clips = read_clips(data, selection)
+    clips = read_clips(data, selection)[: selection.pool_limit]
     asked = [Labelled(clip.frames, clip.action, selection.slices(clip.split)) for clip in clips]
     return class_part(asked, (row["action"] for row in data.rows(*CLIPS)))
 
 
 def text_to_clip(data: DataFolder, selection: Selection) -> Part:
     """Captions ask for their clips; every clip of an equal caption is right."""
-    clips = read_clips(data, selection)
+    clips = read_clips(data, selection)[: selection.pool_limit]
     places = _places([clip.strip for clip in clips])
     by_caption = {clip.caption: clip for clip in reversed(clips)}
     queries = [
@@ -103,7 +103,7 @@ def text_to_clip(data: DataFolder, selection: Selection) -> Part:
 
 def clip_to_text(data: DataFolder, selection: Selection) -> Part:
     """Clips ask for their captions; equal captions are one candidate."""
-    clips = read_clips(data, selection)
+    clips = read_clips(data, selection)[: selection.pool_limit]
     places = _places([clip.caption for clip in clips])
     queries = [
         Query(
@@ -122,17 +122,30 @@ def edit_clip(data: DataFolder, selection: Selection) -> Part:
     Edits that cannot be seen (hair under a hood) or named are not asked.
     """
     clips = read_clips(data, selection)
+    edits = _edits(clips)[: selection.pool_limit]
+    if selection.pool_limit is not None:  # a smoke run keeps both clips of what it asks
+        clips = [clip for base, edited, _ in edits for clip in (base, edited)]
     places = _places([clip.strip for clip in clips])
-    bases = {clip.twin: clip for clip in clips if clip.is_base}
-    queries = []
-    for clip in clips:
-        base = bases.get(clip.twin)
-        if clip.is_base or base is None or base.strip == clip.strip:
-            continue
-        if edit := clip_edit(base.caption, clip.caption):
-            item = EmbedInput((*base.frames, Text(edit)), get_task("composed").query)
-            queries.append(Query(item, (places[clip.strip],), selection.slices(clip.split)))
+    queries = [
+        Query(
+            EmbedInput((*base.frames, Text(edit)), get_task("composed").query),
+            (places[edited.strip],),
+            selection.slices(edited.split),
+        )
+        for base, edited, edit in edits
+    ]
     return Part("all", tuple(queries), _candidates(clips))
+
+
+def _edits(clips: Sequence[Clip]) -> list[tuple[Clip, Clip, str]]:
+    """Clips with their edited twins and what was changed, in words."""
+    bases = {clip.twin: clip for clip in clips if clip.is_base}
+    twins = [(bases[clip.twin], clip) for clip in clips if not clip.is_base and clip.twin in bases]
+    return [
+        (base, clip, edit)
+        for base, clip in twins
+        if base.strip != clip.strip and (edit := clip_edit(base.caption, clip.caption))
+    ]
 
 
 def _frames(clip_id: str, strip: bytes, count: int) -> tuple[Image, ...]:
@@ -149,7 +162,10 @@ def _candidates(clips: Sequence[Clip]) -> tuple[EmbedInput, ...]:
 
 
 def _distinct(clips: Sequence[Clip]) -> list[Clip]:
-    return list({clip.strip: clip for clip in reversed(clips)}.values())[::-1]
+    first: dict[bytes, Clip] = {}
+    for clip in clips:
+        first.setdefault(clip.strip, clip)
+    return list(first.values())
 
 
 def _places(values: Sequence[T]) -> dict[T, int]:

@@ -141,7 +141,8 @@ def _held_out(styles: Styles, selection: Selection) -> Iterator[tuple[str, list[
     """Held-out sprites of different names by style, in hash order."""
     for style, emoji in styles.items():
         held_out = hash_order((one for one in emoji if selection.is_held_out(one.split)), lambda one: one.image_id)
-        yield style, list({emoji_name(one.concept): one for one in held_out}.values())[: selection.pool_limit]
+        limit = None if selection.pool_limit is None else max(selection.pool_limit, _MOST)  # enough for one scene
+        yield style, list({emoji_name(one.concept): one for one in held_out}.values())[:limit]
 
 
 def _groups(style: str, sprites: Sequence[Emoji], selection: Selection) -> Iterator[list[Emoji]]:

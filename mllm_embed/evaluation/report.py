@@ -31,6 +31,7 @@ DIAGNOSTICS = {
 
 def make_report(
     *,
+    suite: str,
     model: Mapping[str, Any],
     settings: Mapping[str, Any],
     checksums: Mapping[str, str],
@@ -41,6 +42,7 @@ def make_report(
     """Assemble the JSON values of one run; everything but `timing`, which the caller adds, is reproducible.
 
     Args:
+        suite: name of the suite.
         model: what the encoder says of itself.
         settings: what was asked for, seeds included.
         checksums: SHA-256 of every data file that was read.
@@ -49,10 +51,16 @@ def make_report(
         diagnostics: of `diagnose`.
     """
     instructions = {name: {"query": task.query, "target": task.target} for name, task in sorted(TASKS.items())}
-    config = {"settings": dict(settings), "instructions": instructions, "data": dict(checksums), "tasks": list(results)}
+    config = {
+        "suite": suite,
+        "settings": dict(settings),
+        "instructions": instructions,
+        "data": dict(checksums),
+        "tasks": list(results),
+    }
     return {
         "schema_version": SCHEMA_VERSION,
-        "suite": "mini-mmeb",
+        "suite": suite,
         "model": dict(model),
         "instructions": instructions,
         "settings": dict(settings),
@@ -110,7 +118,7 @@ def markdown(reports: Sequence[Report], *, details: bool = True) -> str:
         lines.append(_row([f"**{label}**", "", "", "", *cells]))
     head = "Hit@1 ± half of the 95 % bootstrap interval."
     if limit := reports[0]["settings"]["limit_pool"]:
-        head += f" A smoke run: pools cut to {limit}, not comparable with any other numbers."
+        head += f" A smoke run, cut to {limit}: not comparable with any other numbers."
     return "\n".join([head, "", *lines, *(_details(names, reports) if details else ())]) + "\n"
 
 
@@ -119,19 +127,24 @@ def diagnostics_table(reports: Sequence[Report]) -> str:
     lines = [_row(["vectors", *(model_name(report) for report in reports)])]
     lines.append(_row(["---", *("---:" for _ in reports)]))
     for label, path in DIAGNOSTICS.items():
-        cells = []
-        for report in reports:
-            value: Any = report["diagnostics"]
-            for key in path:
-                value = value.get(key) if isinstance(value, dict) else None
-            cells.append("-" if value is None else _number(value))
-        lines.append(_row([label, *cells]))
+        values = [diagnostic(report, path) for report in reports]
+        lines.append(_row([label, *("-" if value is None else _number(value) for value in values)]))
     return "\n".join(lines) + "\n"
+
+
+def diagnostic(report: Report, path: Sequence[str]) -> float | None:
+    """Return one diagnostic of a run, None where it was not computed."""
+    value: Any = report["diagnostics"]
+    for key in path:
+        value = value.get(key) if isinstance(value, dict) else None
+    return None if value is None else float(value)
 
 
 def check_comparable(one: Report, other: Report) -> None:
     """Raise `EvaluationError` if two runs differ in data, split, pools or queries: their numbers say nothing."""
     pair = f"{model_name(one)} and {model_name(other)}"
+    if one["suite"] != other["suite"]:
+        raise EvaluationError(f"{pair} cannot be compared: one was measured on {one['suite']}, one on {other['suite']}")
     for key in ("split_prefix", "limit_pool"):
         if one["settings"][key] != other["settings"][key]:
             raise EvaluationError(f"{pair} cannot be compared: {key} differs")

@@ -12,8 +12,12 @@ from mllm_embed.evaluation.data_folder import DataFolder
 from mllm_embed.evaluation.diagnostics import diagnose
 from mllm_embed.evaluation.encoders import Encoder
 from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError
+from mllm_embed.evaluation.gallery import task_gallery, vector_map
+from mllm_embed.evaluation.html_page import html_page
 from mllm_embed.evaluation.mini_mmeb import TASK_NAMES, build_tasks
 from mllm_embed.evaluation.pools import Selection
+from mllm_embed.evaluation.public_files import PublicFolder
+from mllm_embed.evaluation.public_sets import SUITES
 from mllm_embed.evaluation.query_ranks import QueryRanks, ranks_file, write_ranks
 from mllm_embed.evaluation.report import Report, make_report, write_report
 from mllm_embed.evaluation.runner import Progress, embed_all, rank_tasks, score_tasks, supported
@@ -21,6 +25,7 @@ from mllm_embed.evaluation.vector_store import VectorStore
 from mllm_embed.vectors import check_dimensions
 
 BOOTSTRAP_SEED = 0
+MINI_MMEB = "mini-mmeb"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,14 +33,16 @@ class RunOptions:
     """What is measured, and where things lie.
 
     Attributes:
+        suite: `mini-mmeb`, or one of `mllm_embed.evaluation.public_sets.SUITES`.
         data: folder of the data.
-        tasks: names of tasks; empty means all.
-        selection: what is held out, and pool limits.
+        tasks: names of tasks of mini-mmeb; empty means all.
+        selection: what is held out, and pool limits; of a public suite only the limit counts, as queries per task.
         dimensions: width that vectors are cut to; None keeps all.
         cache: folder of vectors; None keeps them in memory only.
         name: name of the model in reports; None takes its own.
     """
 
+    suite: str = MINI_MMEB
     data: Path
     tasks: Sequence[str] = ()
     selection: Selection
@@ -63,9 +70,10 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The tasks of a run, and the folder that they were read from."""
+    """The tasks of a run, what they are called together, and the folder that they were read from."""
 
-    folder: DataFolder
+    name: str
+    folder: DataFolder | PublicFolder
     tasks: list[EvalTask]
 
 
@@ -73,10 +81,15 @@ def read_suite(options: RunOptions) -> Suite:
     """Read the data and build the tasks: seconds, before a model is loaded for minutes.
 
     Raises:
-        EvaluationError: data that do not fit, or an unknown task.
+        EvaluationError: an unknown suite or task, or data that do not fit.
     """
-    folder = DataFolder(options.data)
-    return Suite(folder, build_tasks(folder, options.selection, options.tasks or TASK_NAMES))
+    if options.suite == MINI_MMEB:
+        data = DataFolder(options.data)
+        return Suite(MINI_MMEB, data, build_tasks(data, options.selection, options.tasks or TASK_NAMES))
+    if options.suite not in SUITES:
+        raise EvaluationError(f"the suite must be one of {', '.join(SUITES)}, but is {options.suite!r}")
+    folder = PublicFolder(options.data)
+    return Suite(options.suite, folder, SUITES[options.suite](folder, options.selection.pool_limit))
 
 
 def run(
@@ -111,6 +124,7 @@ def run(
     embedded = time.perf_counter()
     outcomes = rank_tasks(tasks, store, dimensions=options.dimensions)
     report = make_report(
+        suite=suite.name,
         model={**description, "name": options.name or description["name"]},
         settings=_settings(options),
         checksums=suite.folder.checksums(),
@@ -128,6 +142,16 @@ def run(
     }
     write_report(out, report)
     return Run(report, tasks, outcomes, store)
+
+
+def page_of_run(finished: Run, dimensions: int | None = None) -> str:
+    """Return the HTML page of one measurement, with its retrievals, misses, similarities and map."""
+    galleries = []
+    for task in finished.tasks:
+        own = [outcome for outcome in finished.outcomes if outcome.task == task.name]
+        galleries.append(task_gallery(task, own, finished.store, dimensions=dimensions))
+    vectors = vector_map(finished.tasks, finished.store, dimensions=dimensions)
+    return html_page([finished.report], galleries=galleries, vectors=vectors)
 
 
 def check_width(dimensions: int | None, description: dict[str, object]) -> None:

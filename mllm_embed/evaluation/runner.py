@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mllm_embed.evaluation.encoders import Encoder
 from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, item_key
 from mllm_embed.evaluation.metrics import truth_ranks
+from mllm_embed.evaluation.mmeb import SLICE_IN, SLICE_OUT
 from mllm_embed.evaluation.query_ranks import ALL_METRICS, QueryRanks, part_digest, table
 from mllm_embed.evaluation.ranking import mean_rank_variance
 from mllm_embed.evaluation.significance import bootstrap_interval
@@ -188,14 +189,22 @@ def _mean_over_parts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def overall(results: dict[str, Any]) -> dict[str, Any]:
-    """Return both means of the headline Hit@1: over tasks, and over meta-tasks (each the mean of its tasks)."""
+    """Return both means of the headline Hit@1: over tasks, and over meta-tasks (each the mean of its tasks).
+
+    Tasks that are marked as in or out of distribution have a mean of each kind too.
+    """
     by_meta: dict[str, list[float]] = defaultdict(list)
     for result in results.values():
         by_meta[result["meta_task"]].append(result["hit1"])
+    marked = {
+        mark: [result["slices"][mark]["hit1"] for result in results.values() if mark in result["slices"]]
+        for mark in (SLICE_IN, SLICE_OUT)
+    }
     metas = {name: round(sum(hits) / len(hits), _DIGITS) for name, hits in sorted(by_meta.items())}
     return {
         "tasks": len(results),
         "mean_over_tasks": round(sum(result["hit1"] for result in results.values()) / len(results), _DIGITS),
         "mean_over_meta_tasks": round(sum(metas.values()) / len(metas), _DIGITS),
         "meta_tasks": metas,
+        **{mark: round(sum(hits) / len(hits), _DIGITS) for mark, hits in marked.items() if hits},
     }

@@ -183,7 +183,7 @@ def _clips() -> list[Row]:
     looks = [(1, "base", "red pants"), (1, "edit", "teal pants"), (2, "base", "red pants"), (2, "edit", "red pants")]
     return [
         {
-            "clip_id": f"k{i}",
+            "clip_id": clip_id,  # in hash order two other clips lie between the two of one strip
             "character": character,
             "variant": variant,
             "action": "walking",
@@ -193,7 +193,7 @@ def _clips() -> list[Row]:
             "strip": strip(f"{character} {look}"),
             "split": "test",
         }
-        for i, (character, variant, look) in enumerate(looks)
+        for clip_id, (character, variant, look) in zip(("k3", "k1", "k2", "k0"), looks, strict=True)
     ] + [
         {
             "clip_id": "k9",

@@ -12,7 +12,7 @@ from mllm_embed.embedder import Embedder
 from mllm_embed.evaluation.cli import evaluate
 from mllm_embed.evaluation.eval_types import EvaluationError
 from mllm_embed.evaluation.mini_mmeb import TASK_NAMES
-from tests.library.evaluation.conftest import write_table
+from tests.library.evaluation.conftest import picture, write_table
 
 pytestmark = pytest.mark.fast
 
@@ -111,6 +111,39 @@ def test_reports_side_by_side(data_path: Path, tmp_path: Path) -> None:
     assert "| task | pool | queries | chance | one | other |" in result.output
     run("report", tmp_path / "one", "--out", tmp_path / "table.md")
     assert "By part and slice" in (tmp_path / "table.md").read_text()
+
+
+def test_the_pages_of_one_run_and_of_two(data_path: Path, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        result = run(
+            *("mini-mmeb", "--data", data_path, "--out", tmp_path / f"{name}.json", "--name", name),
+            *("--html", tmp_path / "pages" / f"{name}.html"),
+        )
+        assert result.exit_code == 0, result.output
+    page = (tmp_path / "pages" / "one.html").read_text()
+    assert page.count('class="strip"') > 2 * len(TASK_NAMES)
+    assert "Map of the candidates" in page
+    files = (tmp_path / "one.json", tmp_path / "other.json")
+    assert run("report", *files, "--html", tmp_path / "both.html").output == ""
+    both = (tmp_path / "both.html").read_text()
+    assert all(name in both for name in ("other", *TASK_NAMES))
+    assert "Map of the candidates" not in both
+
+
+def test_a_public_set_is_measured_in_its_own_schema(tmp_path: Path) -> None:
+    folder = tmp_path / "flickr"
+    (folder / "images").mkdir(parents=True)
+    images = [{"filename": f"{i}.jpg", "split": "test", "sentences": [{"raw": f"caption {i}"}]} for i in range(12)]
+    (folder / "dataset_flickr30k.json").write_text(json.dumps({"images": images}))
+    for i in range(12):
+        (folder / "images" / f"{i}.jpg").write_bytes(picture(str(i)))
+    result = run("public", "flickr30k", "--data", folder, "--out", tmp_path / "f.json", "--html", tmp_path / "f.html")
+    assert result.exit_code == 0, result.output
+    report = measured(tmp_path / "f.json")
+    assert (report["suite"], list(report["results"])) == ("flickr30k", ["flickr30k-t2i", "flickr30k-i2t"])
+    assert list(report["data"]) == ["dataset_flickr30k.json"]
+    error = run("public", "imagenet", "--data", folder, "--out", tmp_path / "f.json").exception
+    assert "the suite must be one of mmeb, flickr30k, " in str(error)
 
 
 def test_two_widths_are_compared_query_by_query(data_path: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ META = {"a": "retrieval", "b": "retrieval", "c": "VQA"}
 
 def run(name: str, hits: Hits, checksum: str = "1") -> tuple[dict[str, Any], list[QueryRanks]]:
     report: dict[str, Any] = {
+        "suite": "suite",
         "model": {"name": name},
         "settings": {"split_prefix": "test", "limit_pool": None, "dimensions": None},
         "data": {"x.parquet": checksum},

@@ -22,6 +22,12 @@ def test_every_task_is_built_in_order(tasks: dict[str, EvalTask]) -> None:
     ]
 
 
+@pytest.mark.parametrize("limit", [2, 5])
+def test_a_smoke_run_has_every_task(data_path: Path, limit: int) -> None:
+    tasks = build_tasks(DataFolder(data_path), Selection(pool_limit=limit))
+    assert tuple(task.name for task in tasks) == TASK_NAMES
+
+
 def test_no_duplicate_of_a_train_row_is_used(tasks: dict[str, EvalTask], names: Names) -> None:
     used = {shown(item, names) for task in tasks.values() for item in task.items()}
     assert not {name for name in used if name.endswith(":copy")}

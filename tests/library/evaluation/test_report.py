@@ -30,6 +30,7 @@ def result(hit1: float, pool: int = 100, meta: str = "retrieval") -> dict[str, A
 
 def report(name: str, **results: dict[str, Any]) -> dict[str, Any]:
     return make_report(
+        suite="mini-mmeb",
         model={"name": name, "fingerprint": name},
         settings={"split_prefix": "test", "limit_pool": None, "dimensions": None},
         checksums={"a.parquet": "1"},
@@ -66,7 +67,7 @@ def test_details_show_every_part_and_slice() -> None:
 def test_a_smoke_run_says_so() -> None:
     small = report("one", x=result(0.5))
     small["settings"]["limit_pool"] = 20
-    assert "pools cut to 20" in markdown([small])
+    assert "cut to 20" in markdown([small])
 
 
 def test_a_cut_width_is_part_of_the_name() -> None:
@@ -79,6 +80,7 @@ def test_a_cut_width_is_part_of_the_name() -> None:
     ("change", "reason"),
     [
         (lambda r: r["data"].update({"a.parquet": "2"}), "different versions of a.parquet"),
+        (lambda r: r.update(suite="mmeb"), "one was measured on mini-mmeb, one on mmeb"),
         (lambda r: r["settings"].update(split_prefix="hidden"), "split_prefix differs"),
         (lambda r: r["settings"].update(limit_pool=9), "limit_pool differs"),
         (lambda r: r["results"]["x"]["parts"]["noto"].update(sha256="other"), "pools or queries of x differ"),
