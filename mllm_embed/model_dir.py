@@ -9,138 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+import logging
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mllm_embed.errors import IncompatibleCheckpoint, ModelNotFound
 from mllm_embed.families import Family, Template, detect_family, get_family
-from mllm_embed.families.base import PixelRule
+from mllm_embed.families.base import text_config
+from mllm_embed.families.pictures import PictureRule
+from mllm_embed.published import PUBLISHED
+from mllm_embed.recipe import FORMAT_VERSION, POOLINGS, Recipe
 from mllm_embed.weight_files import check_safetensors, check_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 RECIPE_FILE = "mllm_embed.json"
-FORMAT_VERSION = 1
 BUILT_IN = "mllm-embed-mini"
 """The model that ships with the package; it is found by this name."""
 MAX_DETECTED_TOKENS = 32_768
 """Longest prompt assumed for an LVLM without a recipe: an engine reserves memory for it, and some claim 262,144."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """Everything that decides which vector an input gets, besides the weights."""
-
-    name: str
-    """Model name in the API."""
-    family: str
-    """Backbone family, see `mllm_embed.families`."""
-    template: str
-    """Prompt format, one of the family's."""
-    template_version: int = 1
-    """Version of that format; a mismatch is refused, since the vectors would differ."""
-    pooling: str = "last_token"
-    """Which token state becomes the vector; `last_token` is the only one so far."""
-    position_mode: str = "mrope"
-    """Position ids of visual tokens; `mrope` (the architecture's own) is the only one so far."""
-    attention: str = "causal"
-    """Attention mask; `causal` is the only one so far."""
-    dimensions: int
-    """Full vector width."""
-    matryoshka_dimensions: tuple[int, ...] = ()
-    """Widths that the model was trained to be cut to; empty means any width is allowed."""
-    min_pixels: int
-    """Pictures with a smaller area are enlarged."""
-    max_pixels: int
-    """Pictures with a larger area are shrunk."""
-    max_tokens: int
-    """Longest prompt, visual tokens included."""
-    base: str | None = None
-    """Hub name or folder of the base model, where the directory holds an adapter only."""
-    adapter: str | None = None
-    """Folder of the LoRA adapter, relative to the model directory."""
-    adapter_sha256: str | None = None
-    """SHA-256 of the adapter's weight file."""
-    format_version: int = FORMAT_VERSION
-    """Version of this file's schema."""
-
-    def to_json(self) -> str:
-        """Return the file's text."""
-        return json.dumps(asdict(self), indent=2) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str, origin: Path) -> Recipe:
-        """Parse and validate the file's text.
-
-        Raises:
-            IncompatibleCheckpoint: not JSON, missing or unknown keys, wrong types, values this version cannot honour.
-        """
-        try:
-            raw = json.loads(text)
-        except ValueError as error:
-            raise IncompatibleCheckpoint(f"{origin} is not valid JSON: {error}") from None
-        if not isinstance(raw, dict):
-            raise IncompatibleCheckpoint(f"{origin} must hold one JSON object, but holds a {type(raw).__name__}")
-        version = raw.get("format_version", FORMAT_VERSION)
-        if version != FORMAT_VERSION:
-            raise IncompatibleCheckpoint(f"{origin}: format_version must be {FORMAT_VERSION}, but is {version!r}")
-        known = {field.name for field in fields(cls)}
-        if unknown := sorted(set(raw) - known):
-            raise IncompatibleCheckpoint(f"{origin} has unknown keys: {', '.join(unknown)}")
-        try:
-            recipe = cls(**{**raw, "matryoshka_dimensions": tuple(raw.get("matryoshka_dimensions", ()))})
-        except TypeError as error:
-            raise IncompatibleCheckpoint(f"{origin} is incomplete: {error}") from None
-        recipe.check(origin)
-        return recipe
-
-    def check(self, origin: Path) -> None:
-        """Raise `IncompatibleCheckpoint` naming the first value that cannot be honoured."""
-        self._check_types(origin)
-        only = {"pooling": "last_token", "position_mode": "mrope", "attention": "causal"}
-        for key, value in {**only, "format_version": FORMAT_VERSION}.items():
-            if getattr(self, key) != value:
-                raise IncompatibleCheckpoint(f"{origin}: {key} must be {value!r}, but is {getattr(self, key)!r}")
-        if self.min_pixels > self.max_pixels:
-            raise IncompatibleCheckpoint(
-                f"{origin}: min_pixels must be at most max_pixels {self.max_pixels}, but is {self.min_pixels}"
-            )
-        if wide := [width for width in self.matryoshka_dimensions if width > self.dimensions]:
-            raise IncompatibleCheckpoint(
-                f"{origin}: matryoshka_dimensions must be at most {self.dimensions}, but one is {wide[0]}"
-            )
-        template = self.find_template(origin)
-        if template.version != self.template_version:
-            raise IncompatibleCheckpoint(
-                f"{origin}: template {self.template!r} is at version {template.version} here, "
-                f"but the model was made with version {self.template_version}"
-            )
-
-    def _check_types(self, origin: Path) -> None:
-        for key in ("name", "family", "template", "base", "adapter", "adapter_sha256"):
-            value = getattr(self, key)
-            optional = key.startswith(("base", "adapter"))
-            if not (isinstance(value, str) and value) and not (optional and value is None):
-                raise IncompatibleCheckpoint(f"{origin}: {key} must be a text, but is {value!r}")
-        for key in ("dimensions", "min_pixels", "max_pixels", "max_tokens", "template_version"):
-            if not _is_count(getattr(self, key)):
-                raise IncompatibleCheckpoint(
-                    f"{origin}: {key} must be a positive integer, but is {getattr(self, key)!r}"
-                )
-        if not all(map(_is_count, self.matryoshka_dimensions)):
-            raise IncompatibleCheckpoint(f"{origin}: matryoshka_dimensions must be positive integers")
-
-    def find_template(self, origin: Path) -> Template:
-        """Return the family's template of that name."""
-        templates = get_family(self.family).templates
-        if self.template not in templates:
-            raise IncompatibleCheckpoint(
-                f"{origin}: template must be one of {', '.join(templates)}, but is {self.template!r}"
-            )
-        return templates[self.template]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -175,16 +67,13 @@ class ModelDir:
         return self.weights / "tokenizer.json"
 
     @cached_property
-    def pixels(self) -> PixelRule:
-        """The pixel rule in force: the processor's patch geometry with the recipe's limits."""
-        processor = _image_processor_config(self.weights)
+    def pixels(self) -> PictureRule:
+        """The picture rule in force: the checkpoint's own with the recipe's limits."""
+        rule = _read_pictures(self.weights, self.family)
         try:
-            factor = int(processor["patch_size"]) * int(processor["merge_size"])
-        except (KeyError, TypeError, ValueError):
-            raise IncompatibleCheckpoint(
-                f"{self.weights}: its image processor needs patch_size and merge_size as integers"
-            ) from None
-        return PixelRule(factor, self.recipe.min_pixels, self.recipe.max_pixels)
+            return rule.limited(self.recipe.min_pixels, self.recipe.max_pixels)
+        except ValueError as error:
+            raise IncompatibleCheckpoint(f"{self.path}: {error}") from None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -218,7 +107,7 @@ def open_model_dir(name_or_path: str | Path) -> ModelDir:
     if recipe_file.exists():
         recipe = Recipe.from_json(_read_text(recipe_file), recipe_file)
     else:
-        recipe = detect_recipe(path, name=_model_name(name_or_path))
+        recipe = _recipe_of_others(path, _model_name(name_or_path))
     weights = path if recipe.base is None else _base_dir(path, recipe.base)
     for required in ("config.json", "tokenizer.json"):
         if not (weights / required).exists():
@@ -237,8 +126,7 @@ def _check_fits(model_dir: ModelDir) -> None:
             f"{model_dir.path}: the recipe's family {model_dir.recipe.family!r} needs the model_type "
             f"{model_dir.family.model_type!r}, but config.json says {config.get('model_type')!r}"
         )
-    text = config.get("text_config") or config
-    width = text.get("hidden_size") if isinstance(text, dict) else None
+    width = text_config(config).get("hidden_size")
     if width != model_dir.recipe.dimensions:
         raise IncompatibleCheckpoint(
             f"{model_dir.path}: the recipe's dimensions are {model_dir.recipe.dimensions}, "
@@ -257,25 +145,60 @@ def detect_recipe(path: Path, *, name: str) -> Recipe:
     """Make the default recipe of a plain LVLM from its own configuration."""
     config = _read_json(path / "config.json")
     family = detect_family(str(config.get("model_type")))
-    text = config.get("text_config") or config
-    processor = _image_processor_config(path)
-    size = processor.get("size") or {}
+    text = text_config(config)
     template = family.templates[family.default_template]
+    min_pixels, max_pixels = _read_pictures(path, family).limits
     try:
         return Recipe(
             name=name,
             family=family.name,
             template=template.name,
             template_version=template.version,
+            position_mode=family.position_modes[0],
+            attention=family.attention_modes[0],
             dimensions=int(text["hidden_size"]),
-            min_pixels=int(size.get("shortest_edge") or processor["min_pixels"]),
-            max_pixels=int(size.get("longest_edge") or processor["max_pixels"]),
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
             max_tokens=min(int(text["max_position_embeddings"]), MAX_DETECTED_TOKENS),
         )
     except KeyError as error:
         raise IncompatibleCheckpoint(f"{path}: its configuration has no {error.args[0]!r}") from None
-    except (AttributeError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise IncompatibleCheckpoint(f"{path}: its configuration holds a value of the wrong type: {error}") from None
+
+
+def _read_pictures(weights: Path, family: Family) -> PictureRule:
+    """Read the checkpoint's own picture rule."""
+    processor, config = _image_processor_config(weights), _read_json(weights / "config.json")
+    try:
+        return family.read_pictures(processor, config)
+    except KeyError as error:
+        raise IncompatibleCheckpoint(f"{weights}: its configuration has no {error.args[0]!r}") from None
+    except (AttributeError, TypeError, ValueError) as error:
+        raise IncompatibleCheckpoint(f"{weights}: its picture settings cannot be honoured: {error}") from None
+
+
+def _recipe_of_others(path: Path, name: str) -> Recipe:
+    """Make the recipe of a model that was not made here: a published embedder, or a plain LVLM.
+
+    A directory with nothing but a PEFT adapter is run on the base that the adapter names.
+    """
+    adapter_file = path / "adapter_config.json"
+    if adapter_file.exists() and not (path / "config.json").exists():
+        base = str(_read_json(adapter_file).get("base_model_name_or_path"))
+        recipe = replace(detect_recipe(_base_dir(path, base), name=name), base=base, adapter=".")
+    else:
+        recipe = detect_recipe(path, name=name)
+    if name in PUBLISHED:
+        return PUBLISHED[name].apply(recipe)
+    _LOG.warning(
+        "%s carries no recipe and is no published embedder known here: it is run as family %s with the template %s, "
+        "pooling the last token",
+        name,
+        recipe.family,
+        recipe.template,
+    )
+    return recipe
 
 
 def file_sha256(path: Path) -> str:
@@ -341,10 +264,6 @@ def _image_processor_config(path: Path) -> Mapping[str, Any]:
     return dict(config.get("image_processor", config))
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
-
-
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -368,6 +287,7 @@ __all__ = [
     "BUILT_IN",
     "FORMAT_VERSION",
     "MAX_DETECTED_TOKENS",
+    "POOLINGS",
     "RECIPE_FILE",
     "ModelDir",
     "Recipe",

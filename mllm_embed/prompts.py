@@ -16,13 +16,20 @@ from typing import TYPE_CHECKING, Literal
 
 from mllm_embed.errors import IncompatibleCheckpoint, InvalidInput
 from mllm_embed.families import Family, Template
-from mllm_embed.types import Content, EmbedInput, RenderedPrompt, Text
+from mllm_embed.families.pictures import PictureRule
+from mllm_embed.types import Content, EmbedInput, Image, RenderedPrompt, Text
 
 if TYPE_CHECKING:
     import PIL.Image
     from tokenizers import Tokenizer
 
-_MARKER = re.compile(r"(\{instruction\}|\{content\})")
+_MARKER = re.compile(r"(\{(?:instruction|content|images|texts|kind)\})")
+_TOKEN = re.compile(r"<\|?\w+\|?>|</s>")
+"""What a control token looks like."""
+
+
+Piece = str | tuple[int, ...]
+"""A part of a prompt: plain text, or ids of control tokens."""
 
 
 class PromptRenderer:
@@ -46,12 +53,17 @@ class PromptRenderer:
             for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
             if token.special
         }
-        self._slot = tuple(self.control_id(token) for token in family.image_slot)
+        self._slot = tuple(self.control_id(token) for token in template.image_slot or family.image_slot)
         self.image_token_id = self.control_id(family.image_token)
         self._split_control = re.compile("|".join(map(re.escape, sorted(self._control, key=len, reverse=True))))
         self._segments = tuple(piece for piece in _MARKER.split(template.text) if piece)
-        # The ids that the tokenizer's own post-processor puts around any text (Qwen3-Embedding closes with one).
-        self._closing = tuple(self._tokenizer.encode("", add_special_tokens=True).ids)
+        self._separators = (" ", "\n") if "{texts}" in template.text else ()
+        for token in _TOKEN.findall(template.text):
+            self.control_id(token)
+        self._opening, self._closing = _surroundings(self._tokenizer)
+        self._stand_ins: dict[str | None, tuple[int, ...]] = {
+            None: (self.control_id(family.visual_token or family.image_token),)
+        }
 
     def render(self, item: EmbedInput, instruction: str, images: Sequence[PIL.Image.Image]) -> RenderedPrompt:
         """Render one input.
@@ -65,29 +77,79 @@ class PromptRenderer:
             InvalidInput: an empty text without any picture beside it, or text that is not valid Unicode.
         """
         _check_content(item)
-        pieces: list[str | tuple[int, ...]] = []
-        for segment in self._segments:
-            if segment == "{instruction}":
-                pieces.append(item.instruction if item.instruction is not None else instruction)
-            elif segment == "{content}":
-                pieces.extend(self._piece(content) for content in item.content)
+        fillings = self._fillings(item, item.instruction if item.instruction is not None else instruction)
+        pieces: list[Piece] = []
+        filled = False  # whether any of the markers since the last piece of control text was
+        for segment, following in zip(self._segments, (*self._segments[1:], ""), strict=True):
+            if segment in fillings:
+                pieces += fillings[segment]
+                filled = filled or any(fillings[segment])
+            elif segment in self._separators and following in fillings:
+                pieces += [segment] if filled and any(fillings[following]) else []
             else:
-                pieces.extend(self._control_pieces(segment))
-        return RenderedPrompt(self._ids(pieces) + self._closing, tuple(images))
+                pieces += self._control_pieces(segment)
+                filled = False
+        return RenderedPrompt(self._opening + self._ids(pieces) + self._closing, tuple(images))
 
-    def _piece(self, content: Content) -> str | tuple[int, ...]:
-        return content.text if isinstance(content, Text) else self._slot
+    def _fillings(self, item: EmbedInput, instruction: str) -> dict[str, list[Piece]]:
+        """Return what each marker of the template becomes."""
+        images = [content for content in item.content if isinstance(content, Image)]
+        texts = [content.text for content in item.content if isinstance(content, Text) and content.text]
+        return {
+            "{instruction}": [instruction],
+            "{content}": [piece for content in item.content for piece in self._pieces(content)],
+            "{images}": [piece for image in images for piece in self._pieces(image)],
+            "{texts}": [" ".join(texts)],
+            "{kind}": [self.template.kinds[bool(images) + bool(images and texts)]],
+        }
 
-    def _control_pieces(self, text: str) -> list[str | tuple[int, ...]]:
+    def expand(self, prompt: RenderedPrompt, pictures: PictureRule) -> list[int]:
+        """Return the ids that the model reads: each placeholder gives way to what stands for its picture.
+
+        Args:
+            prompt: a rendered prompt.
+            pictures: how the model reads pictures.
+        """
+        slots = iter(pictures.expand([image.size for image in prompt.images]))
+        ids: list[int] = []
+        for token_id in prompt.token_ids:
+            if token_id == self.image_token_id:
+                for piece, count in next(slots):
+                    ids += self._stand_in(piece) * count
+            else:
+                ids.append(token_id)
+        return ids
+
+    @property
+    def visual_token_id(self) -> int:
+        """The id that is repeated for a picture."""
+        return self._stand_ins[None][0]
+
+    def _stand_in(self, piece: str | None) -> tuple[int, ...]:
+        """Return the ids of a piece that stands for a part of a picture."""
+        if piece is not None and piece not in self._stand_ins:
+            control = self._control.get(piece)
+            self._stand_ins[piece] = tuple(self.tokenize(piece)) if control is None else (control,)
+        return self._stand_ins[piece]
+
+    def _pieces(self, content: Content) -> tuple[Piece, ...]:
+        if isinstance(content, Text):
+            return (content.text,)
+        if not isinstance(content, Image):
+            raise InvalidInput(f"a {type(content).__name__} must become pictures before it is rendered")
+        margin = self.family.image_margin
+        return (margin, self._slot, margin)
+
+    def _control_pieces(self, text: str) -> list[Piece]:
         """Split template text into control ids and plain text."""
-        pieces: list[str | tuple[int, ...]] = []
+        pieces: list[Piece] = []
         end = 0
         for match in self._split_control.finditer(text):
             pieces += [text[end : match.start()], (self._control[match.group()],)]
             end = match.end()
         return [*pieces, text[end:]]
 
-    def _ids(self, pieces: Sequence[str | tuple[int, ...]]) -> tuple[int, ...]:
+    def _ids(self, pieces: Sequence[Piece]) -> tuple[int, ...]:
         """Tokenise runs of plain text, keep control ids."""
         ids: list[int] = []
         plain = ""
@@ -170,6 +232,17 @@ class PromptRenderer:
                 "tokenizer's; send text instead"
             )
         return text
+
+
+def _surroundings(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the ids that the tokenizer's own post-processor puts before and behind any text.
+
+    Llama's opens with `<s>`, Qwen3-Embedding's closes with `<|endoftext|>`.
+    """
+    whole = tokenizer.encode("x", add_special_tokens=True)
+    added = whole.special_tokens_mask
+    first, last = added.index(0), len(added) - added[::-1].index(0)
+    return tuple(whole.ids[:first]), tuple(whole.ids[last:])
 
 
 def _check_content(item: EmbedInput) -> None:

@@ -27,7 +27,8 @@ PACKAGES = {
 }
 LAYERS = (
     {"types", "errors"},
-    {"tasks", "families", "fetch", "media", "vectors", "weight_files", "model_dir", "toy_shapes"},
+    {"tasks", "families", "fetch", "sources", "media", "video", "documents", "vectors", "toy_shapes"},
+    {"weight_files", "recipe", "published", "model_dir"},
     {"prompts"},
     {"modeling"},
     {"backends"},

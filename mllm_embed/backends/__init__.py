@@ -22,7 +22,8 @@ def load_backend(name: BackendName, model_dir: ModelDir, **options: Any) -> Back
     """Start an engine; blocks until it can take work.
 
     Args:
-        name: `vllm`, `transformers`, `fake`, or `auto`: vLLM where it is installed, else transformers.
+        name: `vllm`, `transformers`, `fake`, or `auto`: vLLM where it is installed and can serve the model, else
+            transformers.
         model_dir: the opened model directory.
         options: the engine's own keyword arguments, `precision` among them.
 
@@ -33,9 +34,8 @@ def load_backend(name: BackendName, model_dir: ModelDir, **options: Any) -> Back
     if name not in get_args(BackendName):
         raise BackendUnavailable(f"backend must be one of {', '.join(get_args(BackendName))}, but is {name!r}")
     if name == "auto":
-        name = "vllm" if importlib.util.find_spec("vllm") else "transformers"
-        reason = "is installed" if name == "vllm" else "is used, since vllm is not installed"
-        _LOG.info("backend auto: %s %s", name, reason)
+        name, reason = _choose(model_dir)
+        _LOG.info("backend auto: %s, since %s", name, reason)
     try:
         module = importlib.import_module(f"mllm_embed.backends.{name}")
         backend: Backend = module.start(model_dir, **options)
@@ -45,6 +45,16 @@ def load_backend(name: BackendName, model_dir: ModelDir, **options: Any) -> Back
             f"backend {name} needs the package {error.name!r}: install mllm-embed with the extra {extra}"
         ) from error
     return backend
+
+
+def _choose(model_dir: ModelDir) -> tuple[Literal["vllm", "transformers"], str]:
+    """Return the engine for a model, and why."""
+    if not importlib.util.find_spec("vllm"):
+        return "transformers", "vllm is not installed"
+    from mllm_embed.backends.vllm import refusal
+
+    reason = refusal(model_dir)
+    return ("vllm", "it is installed") if reason is None else ("transformers", f"vllm cannot serve it: {reason}")
 
 
 __all__ = ["Backend", "BackendName", "load_backend"]

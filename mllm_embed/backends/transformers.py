@@ -47,7 +47,6 @@ class TransformersBackend:
     Args:
         model: from `modeling.loading.load_model`.
         builder: makes the model's inputs.
-        model_dir: the opened model directory.
         device: torch device of the model.
         batch_tokens: padded tokens per forward pass; a single longer prompt runs alone.
         max_waiting: prompts that may wait; more are refused.
@@ -59,7 +58,6 @@ class TransformersBackend:
         self,
         model: nn.Module,
         builder: InputBuilder,
-        model_dir: ModelDir,
         *,
         device: str,
         batch_tokens: int,
@@ -67,7 +65,6 @@ class TransformersBackend:
     ) -> None:
         self._model = model
         self._builder = builder
-        self._pixels = model_dir.pixels
         self._device = device
         self._batch_tokens = batch_tokens
         self._max_waiting = max_waiting
@@ -79,7 +76,7 @@ class TransformersBackend:
 
     async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
         """Return one full-width vector per prompt; see `Backend.embed`."""
-        jobs = [_Job(prompt, self._length(prompt)) for prompt in prompts]
+        jobs = [_Job(prompt, self._builder.length(prompt)) for prompt in prompts]
         with self._changed:
             self.check_health()
             if self._waiting and len(self._waiting) + len(jobs) > self._max_waiting:
@@ -103,10 +100,6 @@ class TransformersBackend:
             self._closed = True
             self._changed.notify()
         await asyncio.to_thread(self._thread.join)
-
-    def _length(self, prompt: RenderedPrompt) -> int:
-        visual = sum(self._pixels.visual_tokens(*image.size) for image in prompt.images)
-        return len(prompt.token_ids) - len(prompt.images) + visual
 
     def _work(self) -> None:
         while batch := self._next_batch():
@@ -201,4 +194,4 @@ def start(
     model = load_model(model_dir, precision=precision, attention=attention, device=device)
     renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
     options: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "max_waiting": max_waiting}
-    return TransformersBackend(model, InputBuilder(model_dir, renderer.image_token_id), model_dir, **options)
+    return TransformersBackend(model, InputBuilder(model_dir, renderer.image_token_id), **options)

@@ -24,6 +24,7 @@ from safetensors import safe_open
 from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.backends.loop_thread import LoopThread
 from mllm_embed.errors import BackendError, BackendUnavailable, IncompatibleCheckpoint, InvalidInput, Overloaded
+from mllm_embed.families.base import text_config
 from mllm_embed.modeling import torch_compat
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import Embedding, EmbedInput, RenderedPrompt
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    from mllm_embed.families import Family
     from mllm_embed.model_dir import ModelDir
 
 _ENGINE_SITE = Path(__file__).parent / "_engine_site"
@@ -50,12 +52,22 @@ class VllmBackend:
         loop: the event loop it lives on; closed with it.
         adapter: the LoRA adapter that every prompt is run through, if any.
         max_waiting: prompts that may be under way; more are refused.
+        max_images: most pictures in one prompt.
     """
 
     name = "vllm"
 
-    def __init__(self, engine: AsyncLLM, loop: LoopThread, adapter: LoRARequest | None, max_waiting: int) -> None:
+    def __init__(
+        self,
+        engine: AsyncLLM,
+        loop: LoopThread,
+        adapter: LoRARequest | None,
+        *,
+        max_waiting: int,
+        max_images: int = MAX_IMAGES,
+    ) -> None:
         self._engine = engine
+        self._max_images = max_images
         self._loop = loop
         self._adapter = adapter
         self._max_waiting = max_waiting
@@ -119,6 +131,12 @@ class VllmBackend:
         from vllm.inputs import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError
 
+        if len(prompt.images) > self._max_images:
+            raise InvalidInput(
+                f"vLLM reads at most {self._max_images} image in an input as this model's family does, but there are "
+                f"{len(prompt.images)}; the transformers backend takes them",
+                index=index,
+            )
         request = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
         if prompt.images:
             request["multi_modal_data"] = {"image": list(prompt.images)}
@@ -162,6 +180,8 @@ def start(
         BackendUnavailable: vLLM is not installed or does not start.
         IncompatibleCheckpoint: vLLM cannot run the adapter, or the adapter changes nothing.
     """
+    if (reason := refusal(model_dir)) is not None:
+        raise BackendUnavailable(f"vLLM cannot serve {model_dir.recipe.name}: {reason}; use the transformers backend")
     loop = LoopThread("mllm-embed-vllm")
     try:
         with _engine_environment():
@@ -169,7 +189,13 @@ def start(
             logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # it warns before logging is set up
             options = _options(model_dir, precision, kv_cache_gib, gpu_memory_utilization)
             # No name here for the engine: vLLM keeps this frame, and the backend must be the engine's only owner.
-            backend = VllmBackend(loop.run(_construct(options)), loop, _lora_request(model_dir.adapter), max_waiting)
+            backend = VllmBackend(
+                loop.run(_construct(options)),
+                loop,
+                _lora_request(model_dir.adapter),
+                max_waiting=max_waiting,
+                max_images=model_dir.family.vllm.max_images or MAX_IMAGES,
+            )
     except BaseException:
         loop.stop()
         raise
@@ -179,6 +205,22 @@ def start(
         backend.stop()
         raise
     return backend
+
+
+def refusal(model_dir: ModelDir) -> str | None:
+    """Return why vLLM would not give this model's own vectors, as the end of a sentence, or None if it does."""
+    support, recipe = model_dir.family.vllm, model_dir.recipe
+    if support.refused is not None:
+        return support.refused
+    if recipe.pooling != "last_token":
+        return f"its pooling is {recipe.pooling!r}, and only the last token's is compared with vLLM's"
+    if recipe.position_mode != model_dir.family.position_modes[0]:
+        return f"its position mode is {recipe.position_mode!r}, and vLLM numbers visual tokens in its own way"
+    if recipe.attention != "causal":
+        return f"its attention is {recipe.attention!r}, and vLLM's is causal"
+    if model_dir.adapter is not None and not support.lora:
+        return f"it runs no adapters on the family {model_dir.family.name} (mllm-embed export merges one)"
+    return None
 
 
 def _lora_request(adapter: Path | None) -> LoRARequest | None:
@@ -224,11 +266,11 @@ def _options(
         "pooler_config": PoolerConfig(seq_pooling_type="LAST"),
         "dtype": precision,
         "max_model_len": recipe.max_tokens,
-        "limit_mm_per_prompt": {"image": MAX_IMAGES, "video": 0},
-        "mm_processor_kwargs": {"size": {"shortest_edge": recipe.min_pixels, "longest_edge": recipe.max_pixels}},
+        "limit_mm_per_prompt": {"image": model_dir.family.vllm.max_images or MAX_IMAGES, "video": 0},
+        "mm_processor_kwargs": model_dir.pixels.options(),
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
-        **(_adapter_options(model_dir.adapter) if model_dir.adapter is not None else {}),
+        **(_adapter_options(model_dir.adapter, model_dir.family) if model_dir.adapter is not None else {}),
     }
     if torch.version.cuda is not None and torch.cuda.is_available():
         options["gpu_memory_utilization"] = gpu_memory_utilization
@@ -247,7 +289,7 @@ def _options(
     }
 
 
-def _adapter_options(adapter: Path) -> dict[str, Any]:
+def _adapter_options(adapter: Path, family: Family) -> dict[str, Any]:
     """The settings that a LoRA adapter needs; refuses what vLLM's loader would drop without a word."""
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     if config.get("use_dora"):
@@ -261,18 +303,22 @@ def _adapter_options(adapter: Path) -> dict[str, Any]:
         )
     rank = min(rank for rank in _LORA_RANKS if rank >= max(ranks))
     with safe_open(adapter / "adapter_model.safetensors", framework="numpy") as stored:
-        tower = any(".visual." in name for name in stored.keys())  # noqa: SIM118  # not a mapping
+        parts = [f".{part.rpartition('.')[2]}." for part in (family.tower, family.projector) if part is not None]
+        tower = any(part in name for name in stored.keys() for part in parts)  # noqa: SIM118  # not a mapping
+    if tower and not family.vllm.tower_lora:
+        raise IncompatibleCheckpoint(
+            f"{adapter} adapts the vision tower, which vLLM cannot do for the family {family.name}: merge it "
+            "(mllm-embed export)"
+        )
     return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank, "enable_tower_connector_lora": tower}
 
 
 def _kv_bytes(model_dir: ModelDir, precision: str) -> int:
     """Bytes of attention states for at least one longest prompt, and no less than half a GiB."""
-    config = json.loads((model_dir.weights / "config.json").read_text(encoding="utf-8"))
-    text = config.get("text_config", config)
+    text = text_config(json.loads((model_dir.weights / "config.json").read_text(encoding="utf-8")))
     head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
-    per_token = (
-        2 * text["num_hidden_layers"] * text["num_key_value_heads"] * head_dim * (4 if precision == "float32" else 2)
-    )
+    heads = text.get("num_key_value_heads") or text["num_attention_heads"]
+    per_token = 2 * text["num_hidden_layers"] * heads * head_dim * (4 if precision == "float32" else 2)
     return int(max(2**29, 1.25 * per_token * (model_dir.recipe.max_tokens + _CPU_BLOCK)))
 
 

@@ -54,6 +54,7 @@ def _show_all(*, as_json: bool) -> None:
     from mllm_embed.commands.tables import table
     from mllm_embed.families import FAMILIES
     from mllm_embed.model_dir import BUILT_IN, open_model_dir
+    from mllm_embed.published import PUBLISHED
     from mllm_embed.tasks import TASKS
 
     built_in = open_model_dir(BUILT_IN)
@@ -61,8 +62,9 @@ def _show_all(*, as_json: bool) -> None:
     if as_json:
         families = {name: sorted(family.templates) for name, family in FAMILIES.items()}
         tasks = {name: {"query": task.query, "target": task.target} for name, task in TASKS.items()}
-        facts = {"built_in": {"path": str(built_in.path), **asdict(recipe)}, "families": families, "tasks": tasks}
-        typer.echo(json.dumps(facts, indent=2))
+        published = {name: {**asdict(entry), "state": entry.state} for name, entry in PUBLISHED.items()}
+        facts = {"built_in": {"path": str(built_in.path), **asdict(recipe)}, "families": families}
+        typer.echo(json.dumps({**facts, "published": published, "tasks": tasks}, indent=2))
         return
     console = Console()
     widths = ", ".join(map(str, sorted({*recipe.matryoshka_dimensions, recipe.dimensions})))
@@ -70,5 +72,7 @@ def _show_all(*, as_json: bool) -> None:
     console.print(table("Built in", ("model", "family", "dimensions", "tokens"), ships))
     known = [(name, family.model_type, ", ".join(family.templates)) for name, family in FAMILIES.items()]
     console.print(table("Families, by model_type in config.json", ("family", "model_type", "templates"), known))
+    others = [(name, entry.family or "-", str(entry.dimensions), entry.state) for name, entry in PUBLISHED.items()]
+    console.print(table("Published embedders, by hub name", ("model", "family", "dimensions", ""), others))
     tasks_shown = [(task.name, task.query, task.target) for task in TASKS.values()]
     console.print(table("Tasks and their instructions", ("task", "query", "target"), tasks_shown))

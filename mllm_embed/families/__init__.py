@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 from mllm_embed.errors import UnknownFamily
-from mllm_embed.families import qwen2_vl, qwen3_vl
+from mllm_embed.families import (
+    gemma3,
+    idefics3,
+    internvl,
+    llava,
+    llava_next,
+    llava_onevision,
+    qwen2_5_vl,
+    qwen2_vl,
+    qwen3_vl,
+    smolvlm,
+)
 from mllm_embed.families.base import Family, Template
 
-FAMILIES: dict[str, Family] = {family.name: family for family in (qwen2_vl.FAMILY, qwen3_vl.FAMILY)}
+FAMILIES: dict[str, Family] = {
+    family.name: family
+    for family in (
+        qwen2_vl.FAMILY,
+        qwen2_5_vl.FAMILY,
+        qwen3_vl.FAMILY,
+        llava.FAMILY,
+        llava_next.FAMILY,
+        llava_onevision.FAMILY,
+        internvl.FAMILY,
+        idefics3.FAMILY,
+        smolvlm.FAMILY,
+        gemma3.FAMILY,
+    )
+}
 
 
 def get_family(name: str) -> Family:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from mllm_embed.modeling.inputs import ModelInputs
+from mllm_embed.modeling.inputs import MEAN_MASK, ModelInputs
 from mllm_embed.modeling.loading import inner_model
-from mllm_embed.modeling.pooling import last_token
+from mllm_embed.modeling.pooling import last_token, mean_of_tokens
 
 
 def encode(model: nn.Module, inputs: ModelInputs) -> Tensor:
-    """Run the model below its language-model head and pool the last token.
+    """Run the model below its language-model head and pool as the model's recipe says.
 
     Args:
         model: an LVLM from `load_model`, wrapped by PEFT or not.
@@ -19,5 +19,8 @@ def encode(model: nn.Module, inputs: ModelInputs) -> Tensor:
     Returns:
         pooled states, not normalised, shape [B, D].
     """
-    output = inner_model(model)(**inputs, use_cache=False)
-    return last_token(output.last_hidden_state, inputs["attention_mask"])
+    read = {name: tensor for name, tensor in inputs.items() if name != MEAN_MASK}
+    hidden = inner_model(model)(**read, use_cache=False).last_hidden_state
+    if MEAN_MASK in inputs:
+        return mean_of_tokens(hidden, inputs[MEAN_MASK])
+    return last_token(hidden, inputs["attention_mask"])

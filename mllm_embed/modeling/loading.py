@@ -10,6 +10,7 @@ from torch import nn
 
 from mllm_embed.errors import BackendUnavailable, IncompatibleCheckpoint
 from mllm_embed.modeling import torch_compat
+from mllm_embed.modeling.attention_modes import attend_both_ways
 from mllm_embed.modeling.packed_attention import use_packed_attention
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ def load_model(
         BackendUnavailable: the chosen kernel or quantisation is not installed.
     """
     model = load_base(model_dir.weights, precision=precision, attention=attention, device=device)
+    if model_dir.recipe.attention == "bidirectional":
+        attend_both_ways(model.get_submodule(model_dir.family.language_model))
     if model_dir.adapter is not None:
         model = attach_adapter(model, model_dir.adapter)
     return model.eval()

@@ -11,7 +11,7 @@ import pytest
 
 from mllm_embed import model_dir
 from mllm_embed.errors import IncompatibleCheckpoint, ModelError, ModelNotFound, UnknownFamily
-from mllm_embed.families.base import PixelRule
+from mllm_embed.families.pictures import PixelRule
 from mllm_embed.model_dir import MAX_DETECTED_TOKENS, RECIPE_FILE, Recipe, file_sha256, open_model_dir, write_recipe
 
 pytestmark = pytest.mark.fast
@@ -255,7 +255,7 @@ def test_damaged_json_names_the_file(name: str, content: bytes, message: str, co
         ({"text_config": {"max_position_embeddings": 9}}, "no 'hidden_size'"),
         ({"text_config": {"hidden_size": 64}}, "no 'max_position_embeddings'"),
         ({"text_config": {"hidden_size": "wide", "max_position_embeddings": 9}}, "value of the wrong type"),
-        ({"text_config": [1]}, "value of the wrong type"),
+        ({"text_config": [1]}, "has no 'hidden_size'"),
     ],
 )
 def test_incomplete_configurations(changes: dict[str, Any], message: str, plain: Path) -> None:
@@ -267,9 +267,9 @@ def test_incomplete_configurations(changes: dict[str, Any], message: str, plain:
     ("changes", "message"),
     [
         ({"size": {}, "min_pixels": None}, "no 'min_pixels'"),
-        ({"size": 5}, "value of the wrong type"),
-        ({"patch_size": "x"}, "needs patch_size and merge_size as integers"),
-        ({"merge_size": None}, "needs patch_size and merge_size as integers"),
+        ({"size": 5}, "picture settings cannot be honoured"),
+        ({"patch_size": "x"}, "picture settings cannot be honoured"),
+        ({"merge_size": None}, "has no 'merge_size'"),
     ],
 )
 def test_incomplete_image_processors(changes: dict[str, Any], message: str, plain: Path) -> None:
@@ -292,9 +292,9 @@ def test_incomplete_image_processors(changes: dict[str, Any], message: str, plai
         ({"matryoshka_dimensions": 16}, "incomplete|positive integers"),
         ({"matryoshka_dimensions": ["16"]}, "matryoshka_dimensions must be positive integers"),
         ({"matryoshka_dimensions": [16, 65]}, "matryoshka_dimensions must be at most 64, but one is 65"),
-        ({"pooling": "mean"}, "pooling must be 'last_token', but is 'mean'"),
-        ({"position_mode": "1d"}, "position_mode must be 'mrope'"),
-        ({"attention": "bidirectional"}, "attention must be 'causal'"),
+        ({"pooling": "cls"}, "pooling must be 'last_token' or 'mean', but is 'cls'"),
+        ({"position_mode": "2d"}, "position_mode must be 'mrope' or '1d', but is '2d'"),
+        ({"attention": "prefix"}, "attention must be 'causal' or 'bidirectional', but is 'prefix'"),
         ({"template": "poem"}, "template must be one of .*plain.*, but is 'poem'"),
         ({"template": ["plain"]}, "template must be a text"),
         ({"template_version": 7}, "template 'plain' is at version 1 here, but the model was made with version 7"),

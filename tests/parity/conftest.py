@@ -10,8 +10,14 @@ import pytest
 
 from mllm_embed.backends.vllm import VllmBackend
 from mllm_embed.embedder import Embedder
+from mllm_embed.families import get_family
 from mllm_embed.model_dir import open_model_dir
 from mllm_embed.types import Embedding, RenderedPrompt
+
+BY_DEFAULT = ("qwen3_vl", "qwen2_vl", "qwen2_5_vl", "llava_next", "idefics3")
+"""Families compared in every run: an engine takes half a minute to start."""
+ON_REQUEST = ("llava", "llava_onevision", "internvl")
+"""Families compared with `--every-family`."""
 
 
 class _WithoutAdapter:
@@ -42,17 +48,40 @@ class Pair:
 
 @dataclass(frozen=True)
 class Engines:
-    """A base model and the same with its adapter."""
+    """A base model, and the same with its adapter where vLLM runs adapters on the family."""
 
+    family: str
     base: Pair
-    tuned: Pair
+    tuned: Pair | None
+
+    @property
+    def adapted(self) -> Pair:
+        """The model with its adapter; skips the test where there is none."""
+        if self.tuned is None:
+            pytest.skip(f"vLLM runs no adapters on {self.family}")
+        return self.tuned
 
 
-@pytest.fixture(scope="session", params=["qwen3_vl", "qwen2_vl"])
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One parameter per family, so that an engine is started once for all tests of its family."""
+    if "engines" in metafunc.fixturenames:
+        names = BY_DEFAULT + (ON_REQUEST if metafunc.config.getoption("--every-family") else ())
+        metafunc.parametrize("engines", names, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def engines(
     request: pytest.FixtureRequest, tiny_model: Callable[[str], Path], tiny_adapter: Callable[[str], Path]
 ) -> Iterator[Engines]:
-    base, tuned = tiny_model(request.param), tiny_adapter(request.param)
+    family, base = request.param, tiny_model(request.param)
+    if not get_family(family).vllm.lora:
+        with (
+            Embedder.load(base, backend="vllm") as vllm,
+            Embedder.load(base, backend="transformers") as plain,
+        ):
+            yield Engines(family, Pair(plain, vllm), None)
+        return
+    tuned = tiny_adapter(family)
     with (
         Embedder.load(tuned, backend="vllm") as vllm,
         Embedder.load(base, backend="transformers") as plain,
@@ -60,4 +89,4 @@ def engines(
     ):
         assert isinstance(vllm.backend, VllmBackend)
         vllm_base = Embedder(open_model_dir(base), _WithoutAdapter(vllm.backend))
-        yield Engines(Pair(plain, vllm_base), Pair(adapted, vllm))
+        yield Engines(family, Pair(plain, vllm_base), Pair(adapted, vllm))

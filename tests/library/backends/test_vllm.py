@@ -16,10 +16,13 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from mllm_embed.backends import load_backend
 from mllm_embed.backends.vllm import VllmBackend, _adapter_options, _engine_environment, start
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import BackendUnavailable, IncompatibleCheckpoint, InvalidInput, Overloaded
-from mllm_embed.model_dir import open_model_dir
+from mllm_embed.families import get_family
+from mllm_embed.families.base import VllmSupport
+from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.types import EmbedInput, RenderedPrompt
 
 Draw = Callable[..., PIL.Image.Image]
@@ -115,21 +118,50 @@ def adapter_with(tmp_path: Path, source: Path, **changes: object) -> Path:
 
 def test_a_dora_adapter_is_refused(tiny_adapter: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(IncompatibleCheckpoint, match="DoRA"):
-        _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), use_dora=True))
+        _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), use_dora=True), get_family("qwen3_vl"))
 
 
 def test_a_rank_beyond_the_engines_is_refused(tiny_adapter: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(IncompatibleCheckpoint, match="at most 512 in vLLM, but is 600"):
-        _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), r=600))
+        _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), r=600), get_family("qwen3_vl"))
 
 
 @pytest.mark.parametrize(("rank", "room"), [(1, 8), (4, 8), (16, 16), (48, 64)])
 def test_the_engine_makes_room_for_the_rank(
     tiny_adapter: Callable[[str], Path], tmp_path: Path, rank: int, room: int
 ) -> None:
-    options = _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), r=rank))
+    options = _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), r=rank), get_family("qwen3_vl"))
     assert options["max_lora_rank"] == room
     assert options["enable_tower_connector_lora"] is False
+
+
+def test_an_adapter_on_the_tower_is_refused_where_vllm_runs_none(tiny_adapter: Callable[[str], Path]) -> None:
+    adapter = tiny_adapter("qwen3_vl") / "adapter"
+    family = replace(get_family("qwen3_vl"), tower="model.language_model")  # as if every key were the tower's
+    assert _adapter_options(adapter, family)["enable_tower_connector_lora"] is True
+    with pytest.raises(IncompatibleCheckpoint, match="adapts the vision tower, which vLLM cannot do"):
+        _adapter_options(adapter, replace(family, vllm=VllmSupport()))
+
+
+@pytest.mark.parametrize(
+    ("family", "adapted", "says"),
+    [("gemma3", False, "both directions"), ("llava_onevision", True, "no adapters on the family llava_onevision")],
+)
+def test_a_family_that_vllm_cannot_serve_is_refused_and_goes_to_transformers(
+    family: str,
+    adapted: bool,
+    says: str,
+    tiny_model: Callable[[str], Path],
+    tiny_adapter: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model_dir = open_model_dir((tiny_adapter if adapted else tiny_model)(family))
+    with pytest.raises(BackendUnavailable, match=rf"^vLLM cannot serve .*{says}.*; use the transformers backend$"):
+        start(model_dir)
+    chosen: list[ModelDir] = []
+    monkeypatch.setattr("mllm_embed.backends.transformers.start", chosen.append)
+    load_backend("auto", model_dir)
+    assert chosen == [model_dir]
 
 
 def test_four_bits_on_a_cpu_are_refused_before_anything_starts(tiny_model: Callable[[str], Path]) -> None:

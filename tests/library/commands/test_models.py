@@ -10,6 +10,7 @@ import pytest
 
 from mllm_embed import model_dir
 from mllm_embed.families import FAMILIES
+from mllm_embed.published import PUBLISHED
 from mllm_embed.tasks import TASKS
 
 pytestmark = pytest.mark.fast
@@ -30,12 +31,14 @@ def test_the_list_names_every_family_and_task(
     command: Command, fake_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(model_dir, "BUILT_IN", str(fake_dir))
+    monkeypatch.setenv("COLUMNS", "200")  # no name is broken
     assert command("models") == 0
     shown = capsys.readouterr().out
-    assert all(name in shown for name in [*FAMILIES, *TASKS])
+    assert all(name in shown for name in [*FAMILIES, *PUBLISHED, *TASKS])
     assert command("models", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert set(facts["families"]) == set(FAMILIES)
+    assert facts["published"]["Qwen/Qwen3-VL-Embedding-2B"]["state"] == "from the card"
     assert set(facts["tasks"]) == set(TASKS)
 
 

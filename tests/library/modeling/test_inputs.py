@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 import torch
 
+from mllm_embed.errors import IncompatibleCheckpoint
 from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.modeling.encode import encode
 from mllm_embed.modeling.inputs import InputBuilder
@@ -15,7 +16,8 @@ from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import EmbedInput, RenderedPrompt
 
 Draw = Callable[..., PIL.Image.Image]
-FAMILIES = ("qwen3_vl", "qwen2_vl")
+QWEN = ("qwen3_vl", "qwen2_vl", "qwen2_5_vl")
+OTHERS = ("llava", "llava_next", "llava_onevision", "internvl", "idefics3", "gemma3")
 
 
 class Model:
@@ -31,8 +33,13 @@ class Model:
         return self.renderer.render(EmbedInput.of(*content), "find it", images)
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=QWEN)
 def model(request: pytest.FixtureRequest, tiny_model: Callable[[str], Path]) -> Model:
+    return Model(open_model_dir(tiny_model(request.param)))
+
+
+@pytest.fixture(scope="module", params=QWEN + OTHERS)
+def any_model(request: pytest.FixtureRequest, tiny_model: Callable[[str], Path]) -> Model:
     return Model(open_model_dir(tiny_model(request.param)))
 
 
@@ -59,13 +66,27 @@ def test_text_alone_has_no_pixels(model: Model) -> None:
     assert set(model.builder.build([model.prompt("text")])) == {"input_ids", "attention_mask", "mm_token_type_ids"}
 
 
-def test_padding_changes_no_vector(model: Model, draw: Draw) -> None:
-    network = load_model(model.dir)
-    prompts = [model.prompt("a"), model.prompt("much longer " * 5, draw(1)), model.prompt(draw(2), "x", draw(3))]
+def test_a_prompt_of_another_models_placeholder_is_refused(model: Model) -> None:
+    with pytest.raises(IncompatibleCheckpoint, match="but the prompts hold 3"):
+        InputBuilder(model.dir, 3)
+
+
+def test_padding_and_neighbours_change_no_vector(any_model: Model, draw: Draw) -> None:
+    model, network = any_model, load_model(any_model.dir)
+    prompts = [
+        model.prompt("a"),
+        model.prompt("much longer " * 5, draw(1)),
+        model.prompt(draw(2), "x", draw(3, 40, 200)),
+        model.prompt(draw(3, 40, 200)),
+    ]
+    assert [model.builder.length(prompt) for prompt in prompts] == [
+        int(model.builder.build([prompt])["attention_mask"].sum()) for prompt in prompts
+    ]
     with torch.inference_mode():
         alone = torch.cat([encode(network, model.builder.build([prompt])) for prompt in prompts])
         right = encode(network, model.builder.build(prompts))
         left = encode(network, model.builder.build(prompts, padding_side="left"))
-    assert right.shape == (3, model.dir.recipe.dimensions)
-    torch.testing.assert_close(right, alone, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(left, alone, atol=1e-4, rtol=1e-4)
+        right, left, alone = (torch.nn.functional.normalize(rows) for rows in (right, left, alone))
+    assert right.shape == (4, model.dir.recipe.dimensions)
+    torch.testing.assert_close(right, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(left, alone, atol=1e-5, rtol=0)

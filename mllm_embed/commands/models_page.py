@@ -1,0 +1,125 @@
+"""Families and published embedders as Markdown, from the code: python -m mllm_embed.commands.models_page."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from mllm_embed.families import FAMILIES, Family
+from mllm_embed.published import PUBLISHED, Published
+
+_HEAD = """# Models
+
+Written by `make docs` from [the families](../mllm_embed/families/__init__.py) and
+[the published embedders](../mllm_embed/published.py); a test holds that it is up to date. `mllm-embed models` lists
+both.
+
+## Families
+
+A family is what an instruction-tuned LVLM needs to become an embedder: how its prompt is written, what stands for a
+picture, which layers LoRA adapts. It is found by `model_type` in `config.json`. An LVLM without a recipe is run with
+its family's default template (in bold), and the log says so.
+
+Both engines are compared in float32 on tiny random models: text, a picture, both, two pictures, with and without a LoRA
+adapter, control tokens typed by a user. Cosines are at least 0.9999; a batch equals its items one by one to 1e-5. The
+test run does so for some families, `pytest tests/parity --every-family` for all.
+"""
+_MODES = """
+Modes of a recipe, the family's own first:
+
+"""
+_PUBLISHED = """
+## Published embedders
+
+A checkpoint opened under its hub name is run the way of its authors: their prompt word for word, pooling, position ids,
+attention and pixel limits. *verified* is said of what a test compares with the authors' public code, *from the card* of
+what their card, paper or code says and nobody has compared here. No weights were downloaded for this table.
+
+"""
+_NOTES = """
+VLM2Vec's prompt on Qwen2-VL has no marks around a picture, so that its position ids are those of text; transformers 5
+would number them in three dimensions. Recipes record this as `"position_mode": "1d"`. vLLM numbers them in its own way
+and refuses such a recipe; `--backend auto` then takes transformers.
+
+Qwen3-VL-Embedding's own code puts a full stop behind an instruction that ends without one. Here an instruction is used
+as it is given: write the full stop. GME's default instruction is `You are a helpful assistant.`
+
+Adapters alone (a directory with `adapter_config.json` and no `config.json`) are run on the base that they name. vLLM
+runs no DoRA: merge such an adapter with `mllm-embed export`.
+"""
+
+
+def models_page() -> str:
+    """Return the page."""
+    families = list(FAMILIES.values())
+    prompts = [(f"`{f.name}`", f"`{f.model_type}`", _slot(f), _templates(f), _pictures(f)) for f in families]
+    served = [(f"`{f.name}`", _vllm(f), _lora(f), f"`{f.language_model}`", _tower(f)) for f in families]
+    modes = [(f"`{f.name}`", _listed(f.position_modes), _listed(f.attention_modes)) for f in families]
+    published = [_published(entry) for entry in PUBLISHED.values()]
+    parts = [
+        _HEAD,
+        _table(("family", "`model_type`", "a picture in the prompt", "templates", "pictures"), prompts),
+        "",
+        _table(("family", "vLLM", "LoRA on vLLM", "language model", "tower and projector"), served),
+        _MODES + _table(("family", "position ids", "attention"), modes),
+        _PUBLISHED + _table(("hub name", "family, template", "vector", "licence", "state", "source"), published),
+        _NOTES,
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _slot(family: Family) -> str:
+    return "`" + "".join(family.image_slot) + "`"
+
+
+def _templates(family: Family) -> str:
+    names = [f"**{name}**" if name == family.default_template else name for name in family.templates]
+    return ", ".join(names)
+
+
+def _pictures(family: Family) -> str:
+    """Return what the first line of the family's own file says."""
+    text = sys.modules[f"mllm_embed.families.{family.name}"].__doc__ or ""
+    return text.partition("\n")[0].partition(": ")[2].rstrip(".")
+
+
+def _vllm(family: Family) -> str:
+    if family.vllm.refused is not None:
+        return f"no: {family.vllm.refused}"
+    return "yes" if family.vllm.max_images is None else f"yes, {family.vllm.max_images} picture in an input"
+
+
+def _lora(family: Family) -> str:
+    if family.vllm.refused is not None:
+        return "-"
+    if not family.vllm.lora:
+        return "no: merge it"
+    return "language model and tower" if family.vllm.tower_lora else "language model"
+
+
+def _tower(family: Family) -> str:
+    return ", ".join(f"`{part}`" for part in (family.tower, family.projector) if part is not None)
+
+
+def _published(entry: Published) -> tuple[str, ...]:
+    state = f"not served: {entry.refused}" if entry.refused is not None else entry.state
+    if entry.verified is not None:
+        state = f"verified: {entry.verified}"
+    run = "-" if entry.family is None else f"`{entry.family}`, {entry.template}"
+    changed = [entry.pooling, entry.position_mode, entry.attention]
+    vector = ", ".join([str(entry.dimensions), *(mode for mode in changed if mode not in (None, "last_token"))])
+    return f"`{entry.name}`", run, vector, entry.licence or "not found", state, entry.source
+
+
+def _listed(values: Iterable[str]) -> str:
+    return ", ".join(f"`{value}`" for value in values)
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(models_page())
