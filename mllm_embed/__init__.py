@@ -14,7 +14,7 @@ from __future__ import annotations
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import BackendError, InputError, MllmEmbedError, ModelError
 from mllm_embed.media import MediaPolicy
-from mllm_embed.types import Embedding, EmbedInput, Image, Text
+from mllm_embed.types import Embedding, EmbedInput, Image, Page, Text, Video
 
 __version__ = "0.1.0"
 
@@ -28,6 +28,8 @@ __all__ = [
     "MediaPolicy",
     "MllmEmbedError",
     "ModelError",
+    "Page",
     "Text",
+    "Video",
     "__version__",
 ]

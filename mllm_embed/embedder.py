@@ -108,7 +108,12 @@ class Embedder:
         prompts = await self._preparer.prepare(inputs, default, truncate)
         raw = await self.backend.embed(prompts)
         return [
-            Embedding(finish(one.vector, width), one.tokens, sum(i.width * i.height for i in prompt.images))
+            replace(
+                one,
+                vector=finish(one.vector, width),
+                pixels=sum(image.width * image.height for image in prompt.images),
+                frame_times=prompt.frame_times,
+            )
             for one, prompt in zip(raw, prompts, strict=True)
         ]
 
@@ -122,7 +127,7 @@ class Embedder:
         dimensions: int | None = None,
         truncate: Truncate = "none",
     ) -> NDArray[np.float32]:
-        """Embed strings, `Image`s, paths, PIL images, tuples of these (one interleaved input each) or `EmbedInput`s.
+        """Embed strings, media, paths, PIL images, tuples of these (one interleaved input each) or `EmbedInput`s.
 
         The other arguments and the errors are those of `aembed`. Blocks, so not for use inside an event loop.
 

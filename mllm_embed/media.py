@@ -1,4 +1,4 @@
-"""Any picture source -> a decoded RGB picture, within limits: the only place that fetches or decodes.
+"""Any picture source -> a decoded RGB picture, within limits: the only place that decodes pictures.
 
 What a source says about itself (file name, MIME type) is ignored: the format is read from its first bytes, its size
 from its header, and only then is it decoded.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import io
 import os
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 import numpy as np
 import PIL.Image
@@ -32,7 +32,7 @@ from PIL import (
 from PIL.Image import Transpose
 
 from mllm_embed.errors import InvalidMedia, MediaNotAllowed, MediaTooLarge
-from mllm_embed.fetch import fetch
+from mllm_embed.sources import Kind, fetched, is_url, read
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -51,10 +51,8 @@ _NEEDS = {"WebP": "webp", "AVIF": "avif"}
 FORMATS: tuple[str, ...] = tuple(name for name in _HEADERS if name not in _NEEDS or features.check(_NEEDS[name]))
 """The formats that are decoded; WebP and AVIF where this Pillow was built with them."""
 
-_URL = re.compile(r"https?://", re.IGNORECASE)
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
-_DATA_URI = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
-_LONGEST_SHOWN = 200
+T = TypeVar("T")
+
 _EXIF_ORIENTATION = 0x0112
 _UPRIGHT = {
     2: Transpose.FLIP_LEFT_RIGHT,
@@ -81,6 +79,14 @@ class MediaPolicy:
     """Largest encoded picture."""
     max_pixels: int = 40_000_000
     """Largest width x height, checked before decoding."""
+    max_video_bytes: int = 500_000_000
+    """Largest encoded video."""
+    max_video_seconds: float = 3600.0
+    """Longest video."""
+    max_document_bytes: int = 100_000_000
+    """Largest encoded PDF."""
+    max_pages: int = 1000
+    """Most pages of a PDF, whichever of them are used."""
     max_total_pixels: int | None = None
     """Most pixels of all pictures of one call, since they are in memory together; None is no limit."""
     timeout_s: float = 10.0
@@ -116,17 +122,14 @@ async def load(image: Image, policy: MediaPolicy) -> PIL.Image.Image:
         InvalidMedia: no such file, malformed data URI, unsupported format, or corrupt data.
     """
     source = image.source
-    if isinstance(source, str) and _URL.match(source):
-        if not policy.allow_urls:
-            raise MediaNotAllowed("image URLs are not allowed here: send the picture as a data URI")
-        source = await fetch(
-            source,
-            max_bytes=policy.max_bytes,
-            timeout_s=policy.timeout_s,
-            max_redirects=policy.max_redirects,
-            allow_private_addresses=policy.allow_private_addresses,
-        )
-    return await asyncio.get_running_loop().run_in_executor(_decoders(), _load, source, policy)
+    if not isinstance(source, PIL.Image.Image):
+        source = await fetched(source, policy, _kind(policy))
+    return await in_decoder(_load, source, policy)
+
+
+async def in_decoder(decode: Callable[..., T], *arguments: object) -> T:
+    """Run a decoding function in one of the decoding threads."""
+    return await asyncio.get_running_loop().run_in_executor(_decoders(), decode, *arguments)
 
 
 def load_sync(image: Image, policy: MediaPolicy) -> PIL.Image.Image:
@@ -137,7 +140,7 @@ def load_sync(image: Image, policy: MediaPolicy) -> PIL.Image.Image:
         MediaTooLarge: more bytes or pixels than the policy allows.
         InvalidMedia: no such file, malformed data URI, unsupported format, or corrupt data.
     """
-    if isinstance(image.source, str) and _URL.match(image.source):
+    if is_url(image.source):
         raise MediaNotAllowed("image URLs are not fetched here: download the picture first")
     return _load(image.source, policy)
 
@@ -153,53 +156,13 @@ def data_uri(image: PIL.Image.Image) -> str:
 
 def _load(source: bytes | str | Path | PIL.Image.Image, policy: MediaPolicy) -> PIL.Image.Image:
     if isinstance(source, PIL.Image.Image):
-        return _decode(source, policy)
-    data = source if isinstance(source, bytes) else _read(source, policy)
-    if len(data) > policy.max_bytes:
-        raise _too_many_bytes(len(data), policy)
-    with _open(data) as image:
-        return _decode(image, policy)
+        return decode(source, policy)
+    with _open(read(source, policy, _kind(policy))) as image:
+        return decode(image, policy)
 
 
-def _read(source: str | Path, policy: MediaPolicy) -> bytes:
-    """Return the bytes of a data URI or of a file."""
-    if isinstance(source, str):
-        if source[:5].lower() == "data:":
-            return _decode_data_uri(source, policy)
-        if scheme := _SCHEME.match(source):
-            raise MediaNotAllowed(f"an image URL must be http, https or data, but is {scheme[1]!r}")
-    if not policy.allow_paths:
-        raise MediaNotAllowed("an image must be a data URI (data:image/png;base64,...); files are not read here")
-    path = Path(source).expanduser()
-    try:
-        if not path.is_file():
-            raise InvalidMedia(f"there is no image file {_shown(path)}")
-        with path.open("rb") as stream:
-            data = stream.read(policy.max_bytes + 1)
-        if len(data) > policy.max_bytes:
-            raise _too_many_bytes(path.stat().st_size, policy)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise InvalidMedia(f"the image file {_shown(path)} cannot be read: {reason}") from None
-    return data
-
-
-def _shown(path: Path) -> str:
-    """Quote a path for a message; what was meant to be a path may be anything, of any length."""
-    text = ascii(str(path))
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
-
-
-def _decode_data_uri(uri: str, policy: MediaPolicy) -> bytes:
-    head = _DATA_URI.match(uri, 0, 1024)
-    if head is None:
-        raise InvalidMedia("an image's data URI must begin with data:<media type>;base64,")
-    if (size := (len(uri) - head.end()) // 4 * 3 - 2) > policy.max_bytes:
-        raise _too_many_bytes(size, policy)
-    try:
-        return binascii.a2b_base64(uri[head.end() :], strict_mode=True)
-    except ValueError as error:
-        raise InvalidMedia(f"an image's data URI is not valid base64: {error}") from None
+def _kind(policy: MediaPolicy) -> Kind:
+    return Kind("an", "image", "image/png", policy.max_bytes)
 
 
 def _open(data: bytes) -> PIL.Image.Image:
@@ -220,7 +183,8 @@ def _open(data: bytes) -> PIL.Image.Image:
     raise InvalidMedia(f"the image's format must be one of {', '.join(FORMATS)}, but its bytes are of none of these")
 
 
-def _decode(image: PIL.Image.Image, policy: MediaPolicy) -> PIL.Image.Image:
+def decode(image: PIL.Image.Image, policy: MediaPolicy) -> PIL.Image.Image:
+    """Check and decode an opened picture; see `load`."""
     width, height = image.size
     if width * height == 0:
         raise InvalidMedia(f"the image has no pixels: it is {width} x {height}")
@@ -257,10 +221,6 @@ def _orientation(image: PIL.Image.Image) -> int:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
     except Exception:  # noqa: BLE001 - damaged metadata says nothing about the pixels, which are fine
         return 1
-
-
-def _too_many_bytes(size: int, policy: MediaPolicy) -> MediaTooLarge:
-    return MediaTooLarge(f"an image may have at most {policy.max_bytes:,} bytes, but has {size:,}")
 
 
 @lru_cache(maxsize=1)

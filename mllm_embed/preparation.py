@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import PIL.Image
 
-from mllm_embed import media
+from mllm_embed import documents, media, video
 from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.errors import InputError, InputTooLong, InvalidInput, InvalidMedia, MediaTooLarge
-from mllm_embed.families.base import PixelRule
+from mllm_embed.families.pictures import PictureRule
 from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir
 from mllm_embed.prompts import PromptRenderer
-from mllm_embed.types import EmbedInput, Image, RenderedPrompt, Text, Truncate
+from mllm_embed.types import Content, EmbedInput, Image, Page, RenderedPrompt, Text, Truncate, Video
 
+_Decoded = tuple[EmbedInput, list[PIL.Image.Image], tuple[tuple[float, ...], ...]]
+"""An input of texts and decoded pictures, the pictures, and the times of each video's frames."""
 _CONCURRENT_LOADS = 8
 _LONG_TEXT = 20_000
 """Characters from which tokenising leaves the event loop for a thread."""
@@ -67,14 +70,42 @@ class Preparer:
     async def _one(
         self, item: EmbedInput, instruction: str, truncate: Truncate, gate: asyncio.Semaphore, budget: _PixelBudget
     ) -> RenderedPrompt:
-        sources = [content for content in item.content if isinstance(content, Image)]
-        if len(sources) > MAX_IMAGES:
-            raise InvalidInput(f"an input may hold at most {MAX_IMAGES} images, but holds {len(sources)}")
         async with gate:
-            images = [await self._load(source, budget) for source in sources]
+            item, images, times = await self._decoded(item, budget)
             if sum(len(content.text) for content in item.content if isinstance(content, Text)) > _LONG_TEXT:
-                return await asyncio.to_thread(self._render, item, instruction, images, truncate)
-            return self._render(item, instruction, images, truncate)
+                prompt = await asyncio.to_thread(self._render, item, instruction, images, truncate)
+            else:
+                prompt = self._render(item, instruction, images, truncate)
+            return replace(prompt, frame_times=times) if times else prompt
+
+    async def _decoded(self, item: EmbedInput, budget: _PixelBudget) -> _Decoded:
+        """Load an input's media, one after the other: what is not text becomes pictures in its place."""
+        asked = sum(content.frames if isinstance(content, Video) else 1 for content in _media(item))
+        if asked > MAX_IMAGES:
+            frames = ", frames of videos among them" if any(isinstance(m, Video) for m in _media(item)) else ""
+            raise InvalidInput(f"an input may hold at most {MAX_IMAGES} images{frames}, but holds {asked}")
+        content: list[Content] = []
+        images: list[PIL.Image.Image] = []
+        times: list[tuple[float, ...]] = []
+        for part in item.content:
+            if isinstance(part, Text):
+                content.append(part)
+                continue
+            budget.check()
+            if isinstance(part, Video):
+                clip = await video.load(part, self._policy)
+                pictures = clip.frames
+                times.append(clip.times)
+            elif isinstance(part, Page):
+                pictures = (await documents.load(part, self._policy),)
+            else:
+                pictures = (await media.load(part, self._policy),)
+            for picture in pictures:
+                _check_aspect(picture)
+                budget.spend(picture.width * picture.height)
+            content += [Image(picture) for picture in pictures]
+            images += pictures
+        return replace(item, content=tuple(content)), images, tuple(times)
 
     def _render(
         self, item: EmbedInput, instruction: str, images: Sequence[PIL.Image.Image], truncate: Truncate
@@ -83,7 +114,7 @@ class Preparer:
         prompt = self._renderer.render(item, instruction, images)
         while truncate != "none" and (excess := self._length(prompt) - self._max_tokens) > 0:
             shorter = self._renderer.shorten(item, excess, truncate)
-            if not any(isinstance(content, Image) or content.text.strip() for content in shorter.content):
+            if not any(not isinstance(content, Text) or content.text.strip() for content in shorter.content):
                 break  # pictures or the instruction alone are too long
             if shorter == item:
                 break
@@ -91,22 +122,13 @@ class Preparer:
         self._check_length(prompt)
         return prompt
 
-    async def _load(self, source: Image, budget: _PixelBudget) -> PIL.Image.Image:
-        budget.check()
-        image = await media.load(source, self._policy)
-        _check_aspect(image)
-        budget.spend(image.width * image.height)
-        return image
-
     def _length(self, prompt: RenderedPrompt) -> int:
-        return len(prompt.token_ids) - len(prompt.images) + self._visual_tokens(prompt)
-
-    def _visual_tokens(self, prompt: RenderedPrompt) -> int:
-        return sum(self._pixels.visual_tokens(*image.size) for image in prompt.images)
+        return len(self._renderer.expand(prompt, self._pixels))
 
     def _check_length(self, prompt: RenderedPrompt) -> None:
-        length, visual = self._length(prompt), self._visual_tokens(prompt)
+        length = self._length(prompt)
         if length > self._max_tokens:
+            visual = length - len(prompt.token_ids) + len(prompt.images)
             raise InputTooLong(
                 f"the model takes at most {self._max_tokens} tokens, but the input has {length} "
                 f"({length - visual} of text and instruction, {visual} of {len(prompt.images)} images)"
@@ -129,10 +151,14 @@ class _PixelBudget:
             raise MediaTooLarge(f"the images of a request may have at most {self._limit:,} pixels together")
 
 
+def _media(item: EmbedInput) -> list[Image | Video | Page]:
+    return [content for content in item.content if not isinstance(content, Text)]
+
+
 def _check_aspect(image: PIL.Image.Image) -> None:
     longer, shorter = max(image.size), min(image.size)
-    if longer > PixelRule.MAX_ASPECT * shorter:
+    if longer > PictureRule.MAX_ASPECT * shorter:
         raise InvalidMedia(
-            f"the longer side of an image may be at most {PixelRule.MAX_ASPECT} times the shorter one, "
+            f"the longer side of an image may be at most {PictureRule.MAX_ASPECT} times the shorter one, "
             f"but the image is {image.width} x {image.height}"
         )

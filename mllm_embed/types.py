@@ -33,7 +33,44 @@ class Image:
     source: bytes | str | Path | PIL.Image.Image
 
 
-Content = Text | Image
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video, embedded as its frames: pictures in order, at the video's place in the input.
+
+    Attributes:
+        source: encoded bytes, a `Path`, a string (http(s) URL, data URI or file path), or the frames themselves.
+            Animated GIF and WebP are videos too.
+        frames: most frames that are used; without `fps` as many, evenly spaced, the first and the last among them.
+        fps: one frame per 1 / fps seconds instead, thinned out evenly to `frames`.
+    """
+
+    source: bytes | str | Path | tuple[PIL.Image.Image, ...]
+    frames: int = 8
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise InvalidInput(f"frames of a video must be at least 1, but is {self.frames}")
+        if self.fps is not None and not self.fps > 0:
+            raise InvalidInput(f"fps of a video must be greater than 0, but is {self.fps}")
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a PDF, embedded as a picture; `documents.pages` gives all pages of one.
+
+    Attributes:
+        source: encoded bytes, a `Path`, or a string (http(s) URL, data URI or file path).
+        number: of the page, from 1.
+        dpi: dots per inch at which it is drawn.
+    """
+
+    source: bytes | str | Path
+    number: int = 1
+    dpi: int = 144
+
+
+Content = Text | Image | Video | Page
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +89,7 @@ class EmbedInput:
 
     @classmethod
     def of(cls, *items: Any, instruction: str | None = None) -> EmbedInput:
-        """Build an input from strings (text), `Text`, `Image`, `Path` or PIL images, kept in order.
+        """Build an input from strings (text), `Text`, `Image`, `Video`, `Page`, `Path` or PIL images, kept in order.
 
         Raises:
             InvalidInput: no item, or an item of another type.
@@ -62,7 +99,7 @@ class EmbedInput:
 
 def _content(item: Any) -> Content:
     """Coerce one item; strings are text, so a picture given as a string must be wrapped in `Image`."""
-    if isinstance(item, (Text, Image)):
+    if isinstance(item, (Text, Image, Video, Page)):
         return item
     if isinstance(item, str):
         return Text(item)
@@ -94,10 +131,12 @@ class RenderedPrompt:
     Attributes:
         token_ids: prompt token ids; each picture is one `image_pad` id, expanded by the backend.
         images: decoded RGB pictures, as many as there are placeholders.
+        frame_times: of each video, the seconds of the frames that are among the pictures.
     """
 
     token_ids: tuple[int, ...]
     images: tuple[PIL.Image.Image, ...] = ()
+    frame_times: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +147,10 @@ class Embedding:
         vector: float32, shape [D].
         tokens: prompt tokens that the model read for it, visual tokens included.
         pixels: of its pictures, as they came.
+        frame_times: of each video, the seconds of the frames that were used.
     """
 
     vector: NDArray[np.float32]
     tokens: int
     pixels: int = 0
+    frame_times: tuple[tuple[float, ...], ...] = ()

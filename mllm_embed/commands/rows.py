@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from mllm_embed.errors import InvalidInput
-from mllm_embed.types import Content, EmbedInput, Image, Text
+from mllm_embed.documents import pages
+from mllm_embed.errors import InputError, InvalidInput
+from mllm_embed.types import Content, EmbedInput, Image, Page, Text, Video
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff", ".heic"})
 """What is taken for a picture in a folder; those that cannot be decoded are reported, not passed over."""
+VIDEOS = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v"})
+"""What is taken for a video in a folder; it is embedded as eight of its frames."""
 STDIN = "-"
 _RECORD_KEYS = frozenset({"id", "text", "image", "instruction"})
 
@@ -26,7 +29,7 @@ class Row:
         id: what the row is called in the output: a path, `file:line`, or the id that a .jsonl record gives itself.
         key: hash of id and content, so that a finished row is recognised, and a changed one is not.
         text: its text, if any.
-        image: path or URL of its picture, if any.
+        image: path or URL of its picture, video or document, if any.
         item: what is embedded; a picture comes before the text that it goes with.
     """
 
@@ -41,8 +44,9 @@ def collect(names: Sequence[str], stdin: TextIO) -> list[Row]:
     """Return the rows of files, folders and standard input, in order.
 
     Args:
-        names: pictures; .txt files (one text per line); .jsonl files (one record per line with `text`, `image`, or
-            both, and optionally `id` and `instruction`); folders, searched for these; `-` for lines on `stdin`.
+        names: pictures; videos; .pdf files (one row per page); .txt files (one text per line); .jsonl files (one record
+            per line with `text`, `image`, or both, and optionally `id` and `instruction`); folders, searched for these;
+            `-` for lines on `stdin`.
         stdin: read where a name is `-`.
 
     Raises:
@@ -61,7 +65,7 @@ def collect(names: Sequence[str], stdin: TextIO) -> list[Row]:
 def _path(path: Path) -> Iterator[Row]:
     if path.is_dir():
         for file in sorted(path.rglob("*")):
-            if file.is_file() and file.suffix.lower() in PICTURES | {".txt", ".jsonl"}:
+            if file.is_file() and file.suffix.lower() in PICTURES | VIDEOS | {".txt", ".jsonl", ".pdf"}:
                 yield from _path(file)
     elif not path.exists():
         raise InvalidInput(f"there is no file or folder {path}")
@@ -71,8 +75,23 @@ def _path(path: Path) -> Iterator[Row]:
     elif path.suffix.lower() == ".jsonl":
         with path.open(encoding="utf-8") as stream:
             yield from _records(path, stream)
+    elif path.suffix.lower() == ".pdf":
+        yield from _pages(path)
+    elif path.suffix.lower() in VIDEOS:
+        yield replace(_row(str(path), None, str(path)), item=EmbedInput((Video(path),)))
     else:
         yield _row(str(path), None, str(path))
+
+
+def _pages(path: Path) -> Iterator[Row]:
+    """Yield a row per page; a document that cannot be opened is one row, which then says why."""
+    try:
+        found = pages(path)
+    except InputError:
+        found = [Page(path)]
+    for page in found:
+        row = _row(f"{path}#page={page.number}", None, str(path))
+        yield replace(row, item=EmbedInput((page,)))
 
 
 def _lines(name: str, stream: TextIO) -> Iterator[Row]:

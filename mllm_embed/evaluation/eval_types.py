@@ -87,10 +87,12 @@ def item_key(item: EmbedInput) -> str:
     """Return a stable name of an item: SHA-256 over its instruction and its content in order.
 
     Raises:
-        InvalidInput: a picture that is not given as bytes, path, string or PIL image.
+        InvalidInput: neither a text nor a picture that is given as bytes, path, string or PIL image.
     """
     digest = hashlib.sha256(repr(item.instruction).encode())
     for content in item.content:
+        if not isinstance(content, (Text, Image)):
+            raise InvalidInput(f"texts and pictures can be evaluated, but an item holds a {type(content).__name__}")
         data = content.text.encode() if isinstance(content, Text) else _picture_bytes(content)
         digest.update(f"|{type(content).__name__} {len(data)}|".encode())
         digest.update(data)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 
-from mllm_embed.types import EmbedInput, Image, Text
+from mllm_embed.types import Content, EmbedInput, Image, Text
 from mllm_embed_serving.schemas.common import EmbeddingRequest
 
 _LONG = 2**18
@@ -47,9 +47,11 @@ def _hash(parts: list[bytes], item: EmbedInput, wanted: EmbeddingRequest, scope:
     return digest.digest()
 
 
-def _bytes(content: Text | Image) -> bytes:
+def _bytes(content: Content) -> bytes:
     if isinstance(content, Text):
         return content.text.encode()
+    if not isinstance(content, Image):
+        raise TypeError(f"a request holds texts and pictures, not a {type(content).__name__}")
     if isinstance(content.source, bytes):
         return content.source
     if isinstance(content.source, str):  # a data URI; what it says about itself before the comma is ignored

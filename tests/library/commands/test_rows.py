@@ -11,7 +11,7 @@ import pytest
 
 from mllm_embed.commands.rows import Row, collect
 from mllm_embed.errors import InvalidInput
-from mllm_embed.types import Image, Text
+from mllm_embed.types import Image, Page, Text, Video
 
 pytestmark = pytest.mark.fast
 
@@ -90,3 +90,20 @@ def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"caf\xe9\n")
     with pytest.raises(InvalidInput, match="must be UTF-8"):
         rows(file)
+
+
+def test_a_document_gives_a_row_per_page_and_a_video_one(tmp_path: Path) -> None:
+    report, film = tmp_path / "report.pdf", tmp_path / "FILM.MP4"
+    sheets = [PIL.Image.new("L", (72, 72), grey) for grey in (0, 255)]
+    sheets[0].save(report, "PDF", save_all=True, append_images=sheets[1:])
+    film.write_bytes(b"not looked at yet")
+    found = rows(tmp_path)
+    assert [row.id for row in found] == [str(film), f"{report}#page=1", f"{report}#page=2"]
+    assert [row.item.content for row in found] == [(Video(film),), (Page(report, 1),), (Page(report, 2),)]
+    assert len({row.key for row in found}) == 3
+
+
+def test_a_document_that_cannot_be_opened_is_a_row_that_will_say_why(tmp_path: Path) -> None:
+    (tmp_path / "broken.pdf").write_bytes(b"no document")
+    (row,) = rows(tmp_path / "broken.pdf")
+    assert row.item.content == (Page(tmp_path / "broken.pdf", 1),)

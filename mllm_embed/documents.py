@@ -1,0 +1,108 @@
+"""Pages of a PDF -> pictures, one page at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mllm_embed import media
+from mllm_embed.errors import InvalidInput, InvalidMedia, MediaTooLarge
+from mllm_embed.media import MediaPolicy
+from mllm_embed.sources import Kind, fetched, locate
+from mllm_embed.types import Page
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+_POINTS_PER_INCH = 72
+_PDFIUM = threading.Lock()
+"""PDFium works for one thread at a time."""
+
+
+def pages(source: bytes | str | Path, *, dpi: int = 144, policy: MediaPolicy | None = None) -> list[Page]:
+    """Return all pages of a PDF, to be embedded one by one; none is drawn yet.
+
+    Args:
+        source: encoded bytes, a data URI, or a path; no URL.
+        dpi: dots per inch at which each page will be drawn.
+        policy: limits; None takes those for local use.
+
+    Raises:
+        InvalidMedia: no such file, no PDF, encrypted, or without pages.
+        MediaTooLarge: more bytes or pages than allowed.
+        MediaNotAllowed: the policy refuses the source.
+    """
+    with _open(source, policy if policy is not None else MediaPolicy.local()) as document:
+        return [Page(source, number, dpi) for number in range(1, len(document) + 1)]
+
+
+async def load(page: Page, policy: MediaPolicy) -> PIL.Image.Image:
+    """Draw a page, without holding up the event loop.
+
+    Args:
+        page: source, number and resolution.
+        policy: what is allowed.
+
+    Returns:
+        the page in mode RGB, on white.
+
+    Raises:
+        InvalidInput: there is no such page, or the resolution is not positive.
+        InvalidMedia: no such file, no PDF, or encrypted.
+        MediaTooLarge: more bytes, pages or pixels than allowed.
+        MediaNotAllowed: the policy refuses the source.
+        MediaFetchError: the URL did not deliver.
+    """
+    source = await fetched(page.source, policy, _kind(policy))
+    return await media.in_decoder(_draw, source, page, policy)
+
+
+def _draw(source: bytes | str | Path, page: Page, policy: MediaPolicy) -> PIL.Image.Image:
+    if page.dpi < 1:
+        raise InvalidInput(f"dpi must be at least 1, but is {page.dpi}")
+    with _open(source, policy) as document:
+        if not 1 <= page.number <= len(document):
+            raise InvalidInput(f"the document has {len(document)} pages, but page {page.number} is asked for")
+        drawn = document[page.number - 1]
+        scale = page.dpi / _POINTS_PER_INCH
+        width, height = (round(side * scale) for side in drawn.get_size())
+        if width * height > policy.max_pixels:
+            raise MediaTooLarge(
+                f"a page may have at most {policy.max_pixels:,} pixels, but page {page.number} has "
+                f"{width * height:,} at {page.dpi} dpi ({width} x {height})"
+            )
+        picture: PIL.Image.Image = drawn.render(scale=scale).to_pil()
+        return media.decode(picture, policy)
+
+
+@contextmanager
+def _open(source: bytes | str | Path, policy: MediaPolicy) -> Iterator[Any]:
+    """Open a PDF for this thread alone."""
+    import pypdfium2  # type: ignore[import-untyped]  # it ships no types
+
+    found = locate(source, policy, _kind(policy))
+    if isinstance(found, bytes) and not found:
+        raise InvalidMedia("the document is empty (0 bytes)")
+    with _PDFIUM:
+        try:
+            document = pypdfium2.PdfDocument(found)
+        except pypdfium2.PdfiumError as error:
+            reason = "is encrypted" if "password" in str(error).lower() else "is not a PDF, or is corrupt"
+            raise InvalidMedia(f"the document {reason}") from None
+        try:
+            if not len(document):
+                raise InvalidMedia("the document has no pages")
+            if len(document) > policy.max_pages:
+                raise MediaTooLarge(
+                    f"a document may have at most {policy.max_pages:,} pages, but has {len(document):,}"
+                )
+            yield document
+        finally:
+            document.close()
+
+
+def _kind(policy: MediaPolicy) -> Kind:
+    return Kind("a", "document", "application/pdf", policy.max_document_bytes)

@@ -1,0 +1,44 @@
+"""The examples of `docs/inputs.md`, run from top to bottom on the fake engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import pytest
+
+from mllm_embed.embedder import Embedder
+
+from .test_documents import pdf
+from .test_video import film
+
+pytestmark = pytest.mark.fast
+
+PAGE = Path(__file__).parents[2] / "docs" / "inputs.md"
+
+
+def test_its_examples_run(
+    fake: Embedder,
+    draw: Callable[..., PIL.Image.Image],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    draw(1).save(tmp_path / "photo.png")
+    (tmp_path / "film.mp4").write_bytes(film(20))
+    (tmp_path / "report.pdf").write_bytes(pdf(0, 200))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Embedder, "load", lambda _name: fake)
+    names: dict[str, Any] = {}
+    examples = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert len(examples) == 5
+    for example in examples:
+        exec(compile(example, str(PAGE), "exec"), names)  # noqa: S102  # our own page
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "(4, 64)"
+    assert shown[2].startswith("((0.0, ")
+    assert shown[3] == "2 (2, 64) (1, 64)"
+    assert [line.partition(":")[0] for line in shown[4:]] == ["input[1]"] * 5
