@@ -1,0 +1,1 @@
+"""Numbers of the public trainers that our tests compare with: see docs/parity.md."""
