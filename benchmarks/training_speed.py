@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -103,6 +104,16 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: a GPU if there is one")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args()
+    for name in ("batch", "chunk", "rounds", "threads"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, but is {getattr(options, name)}")
+    if options.vlm2vec is not None and not (options.vlm2vec / "src" / "grad_cache").is_dir():
+        parser.error(
+            f"--vlm2vec must be a checkout of TIGER-AI-Lab/VLM2Vec, but {options.vlm2vec} has no src/grad_cache"
+        )
+    for python in (options.vlm2vec_python, options.sentence_transformers_python):
+        if python is not None and shutil.which(python) is None:
+            parser.error(f"there is no interpreter {python}")
     if options.device is None:
         import torch
 

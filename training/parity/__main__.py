@@ -35,6 +35,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, compare with the file")
     parser.add_argument("file", type=Path, help="where the numbers lie")
     options = parser.parse_args()
+    for folder, file in ((options.vlm2vec, "src/loss.py"), (options.unime, "loss.py"), (options.grad_cache, "src")):
+        if not (folder / file).exists():
+            parser.error(f"{folder} is not the checkout that it should be: it has no {file}")
+    if options.check and not options.file.exists():
+        parser.error(f"there is nothing to compare with: {options.file} does not exist")
     checkouts = Checkouts(*(path.resolve() for path in (options.vlm2vec, options.unime, options.grad_cache)))
     made = {
         "config": np.array(json.dumps(CONFIG)),
