@@ -20,7 +20,7 @@ SIZE, RATE = (1920, 1080), 25
 
 
 def write(path: Path, seconds: int) -> None:
-    """Write a video whose picture moves slowly, with a key frame every 10 seconds."""
+    """Write a video whose picture moves once a second, with a key frame every 10 seconds."""
     import av
     import PIL.Image
 
@@ -28,11 +28,14 @@ def write(path: Path, seconds: int) -> None:
     with av.open(str(path), "w") as container:
         track: Any = container.add_stream("mpeg4", rate=RATE)
         track.width, track.height, track.pix_fmt, track.codec_context.gop_size = *SIZE, "yuv420p", 10 * RATE
-        for number in range(seconds * RATE):
-            left = number // RATE
-            frame = av.VideoFrame.from_image(wide.crop((left, 0, left + SIZE[0], SIZE[1])))
-            for packet in track.encode(frame):
-                container.mux(packet)
+        for second in range(seconds):
+            frame = av.VideoFrame.from_image(wide.crop((second, 0, second + SIZE[0], SIZE[1]))).reformat(
+                format="yuv420p"
+            )
+            for number in range(second * RATE, (second + 1) * RATE):
+                frame.pts = number
+                for packet in track.encode(frame):
+                    container.mux(packet)
         for packet in track.encode():
             container.mux(packet)
 

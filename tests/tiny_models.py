@@ -43,6 +43,10 @@ SPECIAL_TOKENS: dict[str, tuple[str, ...]] = {
         *("<|begin_of_text|>", "<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>"),
         *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
     ),
+    "smolvlm": (
+        *("<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>"),
+        *(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)),
+    ),
     "gemma3": (
         *("<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"),
         *("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
@@ -236,6 +240,13 @@ def _idefics3_processor(tokenizer: Any) -> Any:
     return Idefics3Processor(images, tokenizer, image_seq_len=(SIDE // PATCH // 2) ** 2)
 
 
+def _smolvlm_pictures(_tokenizer: Any) -> Any:
+    """Its pictures alone: its whole processor needs the package num2words."""
+    from transformers import SmolVLMImageProcessor
+
+    return SmolVLMImageProcessor(size={"longest_edge": 2 * SIDE}, max_image_size={"longest_edge": SIDE})
+
+
 def _gemma3_processor(tokenizer: Any) -> Any:
     from transformers import Gemma3ImageProcessor, Gemma3Processor
 
@@ -250,6 +261,7 @@ CONFIGS: dict[str, Callable[[Mapping[str, int], int], dict[str, Any]]] = {
     "llava_onevision": _llava_onevision,
     "internvl": _internvl,
     "idefics3": _idefics3,
+    "smolvlm": _idefics3,
     "gemma3": _gemma3,
 }
 PROCESSORS: dict[str, Callable[[Any], Any]] = {
@@ -259,5 +271,6 @@ PROCESSORS: dict[str, Callable[[Any], Any]] = {
     "llava_onevision": _llava_onevision_processor,
     "internvl": _internvl_processor,
     "idefics3": _idefics3_processor,
+    "smolvlm": _smolvlm_pictures,
     "gemma3": _gemma3_processor,
 }

@@ -20,9 +20,11 @@ A family is what an instruction-tuned LVLM needs to become an embedder: how its 
 picture, which layers LoRA adapts. It is found by `model_type` in `config.json`. An LVLM without a recipe is run with
 its family's default template (in bold), and the log says so.
 
-Both engines are compared in float32 on tiny random models: text, a picture, both, two pictures, with and without a LoRA
-adapter, control tokens typed by a user. Cosines are at least 0.9999; a batch equals its items one by one to 1e-5. The
-test run does so for some families, `pytest tests/parity --every-family` for all.
+On transformers a test holds, for each family on a tiny random model, that token ids are those of the family's own
+processor, that the picture rule counts like it, and that a batch equals its items one by one to 1e-5. Where vLLM serves
+a family, both engines are compared in float32: text, a picture, both, two pictures, with and without a LoRA adapter,
+control tokens typed by a user; cosines are at least 0.9999. vLLM refuses what was not compared: `--backend auto` then
+takes transformers.
 """
 _MODES = """
 Modes of a recipe, the family's own first:

@@ -33,6 +33,10 @@ class Template:
     kinds: tuple[str, str, str] = ("sentence", "image", "image and text")
 
 
+UNCOMPARED = "its vectors there have not been compared with those of transformers yet"
+"""Why vLLM refuses a family that it knows: `pytest tests/parity --every-family` compares them, then this can go."""
+
+
 @dataclass(frozen=True, slots=True)
 class VllmSupport:
     """What the pinned vLLM does with a family.

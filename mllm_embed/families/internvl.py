@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mllm_embed.families.base import CHAT, LLAMA_TARGETS, PLAIN, Family, VllmSupport
+from mllm_embed.families.base import CHAT, LLAMA_TARGETS, PLAIN, UNCOMPARED, Family, VllmSupport
 from mllm_embed.families.pictures import Tiles
 
 
@@ -37,5 +37,5 @@ FAMILY = Family(
     pixel_inputs=("pixel_values",),
     type_ids=None,
     position_modes=("1d",),
-    vllm=VllmSupport(),
+    vllm=VllmSupport(UNCOMPARED),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mllm_embed.families.base import LLAMA_TARGETS, Family, Template, VllmSupport
+from mllm_embed.families.base import LLAMA_TARGETS, UNCOMPARED, Family, Template, VllmSupport
 from mllm_embed.families.pictures import FixedSize
 
 
@@ -32,5 +32,5 @@ FAMILY = Family(
     pixel_inputs=("pixel_values",),
     type_ids=None,
     position_modes=("1d",),
-    vllm=VllmSupport(),
+    vllm=VllmSupport(UNCOMPARED),
 )

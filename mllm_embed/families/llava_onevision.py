@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mllm_embed.families.base import CHAT, LLAMA_TARGETS, PLAIN, Family, VllmSupport
+from mllm_embed.families.base import CHAT, LLAMA_TARGETS, PLAIN, UNCOMPARED, Family, VllmSupport
 from mllm_embed.families.pictures import AnyResolution
 
 _ASPECT = "anyres_max_"
@@ -36,5 +36,5 @@ FAMILY = Family(
     images_by_prompt=True,
     type_ids=None,
     position_modes=("1d",),
-    vllm=VllmSupport(lora=False, max_images=1),
+    vllm=VllmSupport(UNCOMPARED, lora=False, max_images=1),
 )

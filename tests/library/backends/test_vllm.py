@@ -20,7 +20,7 @@ from mllm_embed.backends import load_backend
 from mllm_embed.backends.vllm import VllmBackend, _adapter_options, _engine_environment, start
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import BackendUnavailable, IncompatibleCheckpoint, InvalidInput, Overloaded
-from mllm_embed.families import get_family
+from mllm_embed.families import FAMILIES, get_family
 from mllm_embed.families.base import VllmSupport
 from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.types import EmbedInput, RenderedPrompt
@@ -145,7 +145,7 @@ def test_an_adapter_on_the_tower_is_refused_where_vllm_runs_none(tiny_adapter: C
 
 @pytest.mark.parametrize(
     ("family", "adapted", "says"),
-    [("gemma3", False, "both directions"), ("llava_onevision", True, "no adapters on the family llava_onevision")],
+    [("gemma3", False, "both directions"), ("llava_next", True, "have not been compared")],
 )
 def test_a_family_that_vllm_cannot_serve_is_refused_and_goes_to_transformers(
     family: str,
@@ -162,6 +162,15 @@ def test_a_family_that_vllm_cannot_serve_is_refused_and_goes_to_transformers(
     monkeypatch.setattr("mllm_embed.backends.transformers.start", chosen.append)
     load_backend("auto", model_dir)
     assert chosen == [model_dir]
+
+
+def test_an_adapter_is_refused_where_vllm_runs_none(
+    tiny_adapter: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = get_family("qwen3_vl")
+    monkeypatch.setitem(FAMILIES, "qwen3_vl", replace(family, vllm=VllmSupport(lora=False)))
+    with pytest.raises(BackendUnavailable, match="it runs no adapters on the family qwen3_vl"):
+        start(open_model_dir(tiny_adapter("qwen3_vl")))
 
 
 def test_four_bits_on_a_cpu_are_refused_before_anything_starts(tiny_model: Callable[[str], Path]) -> None:

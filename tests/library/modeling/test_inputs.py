@@ -17,7 +17,7 @@ from mllm_embed.types import EmbedInput, RenderedPrompt
 
 Draw = Callable[..., PIL.Image.Image]
 QWEN = ("qwen3_vl", "qwen2_vl", "qwen2_5_vl")
-OTHERS = ("llava", "llava_next", "llava_onevision", "internvl", "idefics3", "gemma3")
+OTHERS = ("llava", "llava_next", "llava_onevision", "internvl", "idefics3", "smolvlm", "gemma3")
 
 
 class Model:

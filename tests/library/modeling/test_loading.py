@@ -29,7 +29,7 @@ def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, to
     save_file(change(load_file(file)), file, metadata={"format": "pt"})
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"smolvlm"}))  # which is Idefics 3 by another name
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_family_names_the_real_submodules(family: str, tiny_adapter: Callable[[str], Path]) -> None:
     model_dir = open_model_dir(tiny_adapter(family))
     model = load_model(model_dir)
