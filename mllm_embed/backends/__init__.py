@@ -8,6 +8,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mllm_embed.backends.base import Backend
+from mllm_embed.backends.support import vllm_refusal
 from mllm_embed.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -51,9 +52,7 @@ def _choose(model_dir: ModelDir) -> tuple[Literal["vllm", "transformers"], str]:
     """Return the engine for a model, and why."""
     if not importlib.util.find_spec("vllm"):
         return "transformers", "vllm is not installed"
-    from mllm_embed.backends.vllm import refusal
-
-    reason = refusal(model_dir)
+    reason = vllm_refusal(model_dir)
     return ("vllm", "it is installed") if reason is None else ("transformers", f"vllm cannot serve it: {reason}")
 
 

@@ -23,6 +23,7 @@ from safetensors import safe_open
 
 from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.backends.loop_thread import LoopThread
+from mllm_embed.backends.support import vllm_refusal
 from mllm_embed.errors import BackendError, BackendUnavailable, IncompatibleCheckpoint, InvalidInput, Overloaded
 from mllm_embed.families.base import text_config
 from mllm_embed.modeling import torch_compat
@@ -180,7 +181,7 @@ def start(
         BackendUnavailable: vLLM is not installed or does not start.
         IncompatibleCheckpoint: vLLM cannot run the adapter, or the adapter changes nothing.
     """
-    if (reason := refusal(model_dir)) is not None:
+    if (reason := vllm_refusal(model_dir)) is not None:
         raise BackendUnavailable(f"vLLM cannot serve {model_dir.recipe.name}: {reason}; use the transformers backend")
     loop = LoopThread("mllm-embed-vllm")
     try:
@@ -205,22 +206,6 @@ def start(
         backend.stop()
         raise
     return backend
-
-
-def refusal(model_dir: ModelDir) -> str | None:
-    """Return why vLLM would not give this model's own vectors, as the end of a sentence, or None if it does."""
-    support, recipe = model_dir.family.vllm, model_dir.recipe
-    if support.refused is not None:
-        return support.refused
-    if recipe.pooling != "last_token":
-        return f"its pooling is {recipe.pooling!r}, and only the last token's is compared with vLLM's"
-    if recipe.position_mode != model_dir.family.position_modes[0]:
-        return f"its position mode is {recipe.position_mode!r}, and vLLM numbers visual tokens in its own way"
-    if recipe.attention != "causal":
-        return f"its attention is {recipe.attention!r}, and vLLM's is causal"
-    if model_dir.adapter is not None and not support.lora:
-        return f"it runs no adapters on the family {model_dir.family.name} (mllm-embed export merges one)"
-    return None
 
 
 def _lora_request(adapter: Path | None) -> LoRARequest | None:

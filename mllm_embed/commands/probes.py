@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mllm_embed.backends import BackendName, load_backend
+from mllm_embed.backends.support import vllm_refusal
 from mllm_embed.embedder import Embedder
 from mllm_embed.model_dir import ModelDir
 from mllm_embed.prompts import PromptRenderer
@@ -177,6 +178,9 @@ def run(model_dir: ModelDir, backend: BackendName, precision: str, started: Call
     yield special_tokens(model_dir)
     vectors: dict[BackendName, Vectors] = {}
     names: Sequence[BackendName] = engines(backend)
+    if backend == "auto" and "vllm" in names and (reason := vllm_refusal(model_dir)) is not None:
+        names = [name for name in names if name != "vllm"]
+        yield Result("vllm: not checked", None, f"it cannot serve the model: {reason}")
     for name in names:
         started(f"starting {name}")
         vectors[name], results = measure(model_dir, name, precision)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,23 @@ def test_control_tokens_that_text_can_make_fail(fake_dir: Path, monkeypatch: pyt
 
     monkeypatch.setattr(PromptRenderer, "tokenize", tokenize)
     assert probes.special_tokens(opened).passed is False
+
+
+def test_an_engine_that_cannot_serve_the_model_is_left_out_and_that_is_said(
+    fake_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = replace(open_model_dir(fake_dir), recipe=replace(open_model_dir(fake_dir).recipe, pooling="mean"))
+    started: list[str] = []
+
+    def measure(_opened: object, name: str, _precision: str) -> tuple[object, list[probes.Result]]:
+        started.append(name)
+        return np.eye(4, dtype=np.float32), []
+
+    monkeypatch.setattr(probes, "ENGINES", ("vllm", "fake"))
+    monkeypatch.setattr(probes, "find_spec", lambda _name: object())
+    monkeypatch.setattr(probes, "measure", measure)
+    results = list(probes.run(opened, "auto", "float32", lambda _text: None))
+    assert started == ["fake"]
+    (said,) = [result for result in results if result.name == "vllm: not checked"]
+    assert said.passed is None
+    assert "its pooling is 'mean'" in said.detail
