@@ -26,13 +26,13 @@ def test_every_answer_is_as_described_whatever_is_sent(tmp_path: Path) -> None:
     with ServerProcess(*arguments, "--log-level", "error", log=tmp_path / "log") as server:
         url = server.wait_ready()
         command = [str(PROGRAM), "run", f"{url}/openapi.json", "--checks", ",".join(CHECKS)]
-        options = ["--phases", "examples,coverage,fuzzing", "--max-examples", "15", "--seed", "1", "--no-color"]
+        options = ["--phases", "fuzzing", "--max-examples", "10", "--seed", "1", "--no-color"]
         done = subprocess.run(
             [*command, *options, "--generation-database", "none"],
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=600,
             cwd=tmp_path,
         )
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
