@@ -16,6 +16,8 @@ from mllm_embed.types import Embedding, RenderedPrompt
 _LOG = logging.getLogger(__name__)
 POLL_S = 0.5
 """Seconds between two looks at the engine; a request that finds it dead says so at once."""
+CLOSE_S = 15.0
+"""Seconds that an engine gets to be closed."""
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 """Seconds before the second attempt to start it, doubled for each one after, and their limit."""
@@ -110,6 +112,14 @@ class SupervisedBackend:
 
 
 def _close(engine: Backend) -> None:
-    """Free what an engine holds; one that has died may fail at that, which must not keep the next from starting."""
-    with contextlib.suppress(Exception):
-        asyncio.run(engine.aclose())
+    """Free what an engine holds; one that has died may fail or hang at that, which must not keep the next away."""
+
+    def close() -> None:
+        with contextlib.suppress(Exception):
+            asyncio.run(engine.aclose())
+
+    closing = threading.Thread(target=close, name="mllm-embed-close", daemon=True)
+    closing.start()
+    closing.join(CLOSE_S)
+    if closing.is_alive():
+        _LOG.warning("the engine that has died cannot be closed within %g s: it is left behind", CLOSE_S)

@@ -27,6 +27,7 @@ class Mortal:
         self.number = number
         self.dead = False
         self.closed = 0
+        self.stuck = False
         self.working = asyncio.Event()
 
     async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
@@ -42,6 +43,8 @@ class Mortal:
 
     async def aclose(self) -> None:
         self.closed += 1
+        if self.stuck:
+            await asyncio.sleep(5)
         if self.dead:
             raise RuntimeError("a dead engine cannot even be closed")
         self.dead = True
@@ -107,6 +110,16 @@ async def test_a_dead_engine_is_noticed_at_once_and_started_anew(
 async def test_it_is_noticed_without_any_request(backend: SupervisedBackend, starter: Starter, until: Until) -> None:
     starter.engines[0].dead = True
     await until(lambda: backend.restarts == 1)
+    await backend.aclose()
+
+
+async def test_one_that_cannot_even_be_closed_is_left_behind(
+    backend: SupervisedBackend, starter: Starter, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervision, "CLOSE_S", 0.01)
+    starter.engines[0].stuck = starter.engines[0].dead = True
+    await until(lambda: backend.restarts == 1)
+    backend.check_health()
     await backend.aclose()
 
 
