@@ -141,7 +141,7 @@ def _measure(options: Any, opened: Callable[[ExitStack], Any], out: Path, html: 
     """Read the data, open what is measured, measure it, write and print."""
     from mllm_embed.evaluation.html_page import check_jinja
     from mllm_embed.evaluation.report import diagnostics_table, markdown
-    from mllm_embed.evaluation.run import page_of_run, read_suite, run
+    from mllm_embed.evaluation.run import page_of_run, read_suite, run, tell_failures
 
     started = time.perf_counter()
     if html is not None:
@@ -156,6 +156,10 @@ def _measure(options: Any, opened: Callable[[ExitStack], Any], out: Path, html: 
     print(diagnostics_table([report]))
     times = report["timing"]
     print(f"{out}: {times['items']:,} items, {times['embedded']:,} embedded now, {times['items_per_s']} per second")
+    if failed := report["failed"]:
+        raise EvaluationError(
+            f"{len(failed)} tasks could not be measured: {tell_failures(failed)}; {out} has the others"
+        )
 
 
 @evaluate.command("report")

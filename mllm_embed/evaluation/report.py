@@ -38,6 +38,7 @@ def make_report(
     results: Mapping[str, Any],
     ranks_sha256: str,
     diagnostics: Mapping[str, Any],
+    failed: Mapping[str, str],
 ) -> Report:
     """Assemble the JSON values of one run; everything but `timing`, which the caller adds, is reproducible.
 
@@ -49,6 +50,7 @@ def make_report(
         results: of `score_tasks`.
         ranks_sha256: of the file of ranks beside the report.
         diagnostics: of `diagnose`.
+        failed: tasks that could not be measured, and why.
     """
     instructions = {name: {"query": task.query, "target": task.target} for name, task in sorted(TASKS.items())}
     config = {
@@ -70,6 +72,7 @@ def make_report(
         "overall": overall(dict(results)),
         "diagnostics": dict(diagnostics),
         "results": dict(results),
+        "failed": dict(failed),
         "ranks_sha256": ranks_sha256,
     }
 

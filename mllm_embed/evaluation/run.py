@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +112,8 @@ def run(
         started: `time.perf_counter()` when the caller began, for the record of times.
 
     Raises:
-        EvaluationError: options that do not fit the encoder, or no task that it can do.
+        EvaluationError: options that do not fit the encoder, or no task that it can do. A task with an item that the
+            encoder refuses is left out, and stands in the report under `failed`.
     """
     description = encoder.describe()
     check_width(options.dimensions, description)
@@ -120,7 +121,11 @@ def run(
     store = VectorStore(options.cache, description)
     ready = time.perf_counter()
     with progress as tell:
-        counts = embed_all(tasks, encoder, store, tell)
+        done = embed_all(tasks, encoder, store, tell)
+    failed = done.failures(tasks)
+    tasks = [task for task in tasks if task.name not in failed]
+    if not tasks:
+        raise EvaluationError(f"no task could be measured: {tell_failures(failed)}")
     embedded = time.perf_counter()
     outcomes = rank_tasks(tasks, store, dimensions=options.dimensions)
     report = make_report(
@@ -131,14 +136,15 @@ def run(
         results=score_tasks(tasks, outcomes),
         ranks_sha256=write_ranks(ranks_file(out), outcomes),
         diagnostics=diagnose(tasks, store, dimensions=options.dimensions),
+        failed=failed,
     )
     seconds = embedded - ready
     report["timing"] = {
         "prepare_s": round(ready - started, 2),
         "embed_s": round(seconds, 2),
         "score_s": round(time.perf_counter() - embedded, 2),
-        **counts,
-        "items_per_s": round(counts["embedded"] / seconds, 1) if seconds > 0 else 0.0,
+        **done.counts,
+        "items_per_s": round(done.counts["embedded"] / seconds, 1) if seconds > 0 else 0.0,
     }
     write_report(out, report)
     return Run(report, tasks, outcomes, store)
@@ -152,6 +158,11 @@ def page_of_run(finished: Run, dimensions: int | None = None) -> str:
         galleries.append(task_gallery(task, own, finished.store, dimensions=dimensions))
     vectors = vector_map(finished.tasks, finished.store, dimensions=dimensions)
     return html_page([finished.report], galleries=galleries, vectors=vectors)
+
+
+def tell_failures(failed: Mapping[str, str]) -> str:
+    """Return which tasks failed and why, in one line."""
+    return "; ".join(f"{name} ({reason})" for name, reason in failed.items())
 
 
 def check_width(dimensions: int | None, description: dict[str, object]) -> None:

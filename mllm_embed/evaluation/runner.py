@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mllm_embed.errors import InputError
 from mllm_embed.evaluation.encoders import Encoder
 from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, item_key
 from mllm_embed.evaluation.metrics import truth_ranks
@@ -42,24 +44,61 @@ def supported(tasks: Sequence[EvalTask], encoder: Encoder) -> list[EvalTask]:
     return chosen
 
 
-def embed_all(tasks: Sequence[EvalTask], encoder: Encoder, store: VectorStore, progress: Progress) -> dict[str, int]:
-    """Fill the store with the vectors of all distinct items of the tasks.
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """What `embed_all` did.
 
-    Returns:
+    Attributes:
         counts: `items` distinct ones, `pictures` those among them with a picture, `embedded` those not in the store.
+        refused: why the encoder refused an item, by its key.
     """
+
+    counts: dict[str, int]
+    refused: dict[str, str]
+
+    def failures(self, tasks: Sequence[EvalTask]) -> dict[str, str]:
+        """Return the tasks that cannot be scored, since an item was refused, each with the first reason."""
+        found: dict[str, str] = {}
+        for task in tasks if self.refused else ():
+            for item in task.items():
+                if reason := self.refused.get(item_key(item)):
+                    found.setdefault(task.name, reason)
+        return found
+
+
+def embed_all(tasks: Sequence[EvalTask], encoder: Encoder, store: VectorStore, progress: Progress) -> Embedded:
+    """Fill the store with the vectors of all distinct items of the tasks; an item that is refused stops no other."""
     items: dict[str, EmbedInput] = {}
     for task in tasks:
         for item in task.items():
             items.setdefault(item_key(item), item)
     missing = sorted((key for key in items if key not in store), key=lambda key: (*_cost(items[key]), key))
     progress(len(items) - len(missing), len(items))
+    refused: dict[str, str] = {}
     for start in range(0, len(missing), CHUNK):
         keys = missing[start : start + CHUNK]
-        store.add(keys, encoder.encode([items[key] for key in keys]))
-        progress(len(items) - len(missing) + start + len(keys), len(items))
+        progress(len(items) - len(missing) + start, len(items))
+        _embed_chunk(keys, items, encoder, store, refused)
+    progress(len(items), len(items))
     pictures = sum(_cost(item)[0] > 0 for item in items.values())
-    return {"items": len(items), "pictures": pictures, "embedded": len(missing)}
+    counts = {"items": len(items), "pictures": pictures, "embedded": len(missing) - len(refused)}
+    return Embedded(counts, refused)
+
+
+def _embed_chunk(
+    keys: list[str], items: dict[str, EmbedInput], encoder: Encoder, store: VectorStore, refused: dict[str, str]
+) -> None:
+    """Embed some items; those that the encoder refuses are written into `refused`, and the others tried again."""
+    while keys:
+        try:
+            vectors = encoder.encode([items[key] for key in keys])
+        except InputError as error:
+            if error.index is None:
+                raise
+            refused[keys.pop(error.index)] = error.message
+        else:
+            store.add(keys, vectors)
+            return
 
 
 def _cost(item: EmbedInput) -> tuple[int, int]:

@@ -44,6 +44,12 @@ def strip(name: str, frames: int = 6) -> bytes:
     return stream.getvalue()
 
 
+NAMES = {
+    "new1": {"de": "creature 1 auf Deutsch", "tlh": "creature 1"},
+    "train5": {"de": "creature 2"},  # in German this one has the name of another
+}
+
+
 def _concept(
     concept_id: str, label: str, split: str, *, base: str = "", tones: tuple[str, ...] = (), gender: str = ""
 ) -> Row:
@@ -58,7 +64,7 @@ def _concept(
         "family_id": "cook" if gender else base,
         "skin_tones": list(tones),
         "gender": gender,
-        "names": json.dumps({"de": f"{label} auf Deutsch", "tlh": label} if concept_id == "new1" else {"de": label}),
+        "names": json.dumps(NAMES.get(concept_id, {"de": label})),
         "split": split,
     }
 

@@ -3,15 +3,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
 from mllm_embed.backends.fake import fake_embedder
 from mllm_embed.embedder import Embedder
+from mllm_embed.errors import InputTooLong
 from mllm_embed.evaluation.cli import evaluate
+from mllm_embed.evaluation.encoders import EmbedderEncoder
 from mllm_embed.evaluation.eval_types import EvaluationError
 from mllm_embed.evaluation.mini_mmeb import TASK_NAMES
+from mllm_embed.types import EmbedInput, Text
 from tests.library.evaluation.conftest import picture, write_table
 
 pytestmark = pytest.mark.fast
@@ -144,6 +149,26 @@ def test_a_public_set_is_measured_in_its_own_schema(tmp_path: Path) -> None:
     assert list(report["data"]) == ["dataset_flickr30k.json"]
     error = run("public", "imagenet", "--data", folder, "--out", tmp_path / "f.json").exception
     assert "the suite must be one of mmeb, flickr30k, " in str(error)
+
+
+def test_a_task_that_fails_does_not_lose_the_others(
+    data_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strict(self: EmbedderEncoder, items: list[EmbedInput]) -> NDArray[np.float32]:
+        places = [place for place, item in enumerate(items) if item.content == (Text("true"),)]
+        if places:
+            raise InputTooLong("true is too long", index=places[0])
+        return np.ones((len(items), 4), dtype=np.float32)
+
+    monkeypatch.setattr(EmbedderEncoder, "encode", strict)
+    out = tmp_path / "a.json"
+    result = run("mini-mmeb", "--data", data_path, "--out", out, "--tasks", "nlvr,figure-kind", "--no-cache")
+    assert isinstance(result.exception, EvaluationError)
+    assert "1 tasks could not be measured: nlvr (true is too long)" in str(result.exception)
+    assert list(measured(out)["results"]) == ["figure-kind"]
+    assert measured(out)["failed"] == {"nlvr": "true is too long"}
+    result = run("mini-mmeb", "--data", data_path, "--out", out, "--tasks", "nlvr", "--no-cache")
+    assert "no task could be measured: nlvr (true is too long)" in str(result.exception)
 
 
 def test_two_widths_are_compared_query_by_query(data_path: Path, tmp_path: Path) -> None:

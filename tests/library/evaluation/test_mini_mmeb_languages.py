@@ -11,6 +11,8 @@ def test_languages_that_name_nearly_everything_count(tasks: dict[str, EvalTask],
     assert [one.name for one in task.parts] == ["de", "en"]  # Klingon has one name
     german = part(task, "de")
     assert answers(german, names, "creature 1 auf Deutsch") == ["noto:new1"]
+    assert answers(german, names, "creature 2") == ["noto:new2", "noto:train5"]
+    assert answers(part(task, "en"), names, "creature 2") == ["noto:new2"]
     assert answers(part(task, "en"), names, "creature 0") == ["noto:new0"] * 2 + ["noto:twin"] * 2
 
 

@@ -1,4 +1,5 @@
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import pytest
 from mllm_embed.evaluation.data_folder import DataFolder
 from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError
 from mllm_embed.evaluation.mini_mmeb import build_tasks
+from mllm_embed.evaluation.mini_mmeb_scenes import _objects as read_objects
+from mllm_embed.evaluation.mini_mmeb_scenes import _unmistakable as unmistakable
 from mllm_embed.evaluation.pools import Selection
 from mllm_embed.types import EmbedInput, Image, Text
-from tests.library.evaluation.conftest import STYLES, write_table
+from tests.library.evaluation.conftest import SCENE, STYLES, write_table
 from tests.library.evaluation.shown import DRAWN, Names, part, shown
 
 pytestmark = pytest.mark.fast
@@ -54,6 +57,15 @@ def test_only_an_unmistakable_object_is_asked(tasks: dict[str, EvalTask]) -> Non
         (place,) = query.truths
         crop = drawn(problem.candidates[place])
         assert (crop.size, crop.getpixel((5, 5))) == expected[text(query.item)]
+
+
+@pytest.mark.parametrize("scene", [f"scene {i}" for i in range(12)])
+def test_a_name_that_fits_two_objects_is_never_asked(scene: str) -> None:
+    row = {"image_id": scene, "structured": json.dumps(SCENE)}
+    asked = unmistakable(row, read_objects(row))
+    assert asked is not None
+    assert asked.name != "the blue square in the middle box"
+    assert unmistakable(row, read_objects({**row, "structured": json.dumps([SCENE[1]])})) is None
 
 
 def test_objects_that_cannot_be_read_are_named(make_data: Callable[[Path], Path], tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def report(name: str, **results: dict[str, Any]) -> dict[str, Any]:
         checksums={"a.parquet": "1"},
         results=results,
         ranks_sha256="",
+        failed={},
         diagnostics={"modality_gap": 0.5, "texts": {"cone": 0.25}},
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mllm_embed.errors import InputTooLong
 from mllm_embed.evaluation.data_folder import DataFolder
 from mllm_embed.evaluation.encoders import PixelEncoder
 from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, Query, item_key
@@ -56,11 +57,27 @@ def test_each_distinct_item_is_encoded_once(tasks: list[EvalTask]) -> None:
     encoder = HashEncoder()
     calls: list[tuple[int, int]] = []
     store = VectorStore(None, encoder.describe())
-    counts = embed_all(tasks, encoder, store, lambda done, total: calls.append((done, total)))
+    counts = embed_all(tasks, encoder, store, lambda done, total: calls.append((done, total))).counts
     distinct = {item_key(item) for task in tasks for item in task.items()}
     assert len(encoder.seen) == len(set(encoder.seen)) == len(distinct)
     assert counts == {"items": len(distinct), "pictures": counts["pictures"], "embedded": len(distinct)}
     assert calls[-1] == (len(distinct), len(distinct))
+
+
+def test_an_item_that_is_refused_costs_its_tasks_only(tasks: list[EvalTask]) -> None:
+    class Strict(HashEncoder):
+        def encode(self, items: Sequence[EmbedInput]) -> NDArray[np.float32]:
+            for place, item in enumerate(items):
+                if any(getattr(content, "text", "") == "true" for content in item.content):
+                    raise InputTooLong("a text may have at most 3 tokens, but has 4", index=place)
+            return super().encode(items)
+
+    encoder = Strict()
+    store = VectorStore(None, encoder.describe())
+    done = embed_all(tasks, encoder, store, lambda _done, _total: None)
+    assert done.failures(tasks) == {"nlvr": "a text may have at most 3 tokens, but has 4"}
+    others = [task for task in tasks if task.name != "nlvr"]
+    assert score_tasks(others, rank_tasks(others, store)) == measure(others, HashEncoder())
 
 
 def test_a_killed_run_resumes(tasks: list[EvalTask], tmp_path: Path) -> None:
