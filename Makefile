@@ -42,10 +42,11 @@ fix: ## repair what ruff can repair, and format
 	$(PREPARE) test
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-docs: ## write docs/cli.md and docs/losses.md from the code's own words
+docs: ## write docs/cli.md, docs/losses.md and docs/recipes.md from the code's own words
 	$(PREPARE) test
 	@$(BIN)/python -m mllm_embed.commands.reference > docs/.cli.md && mv docs/.cli.md docs/cli.md
-	@$(BIN)/python -m mllm_embed_training.reference > docs/.losses.md && mv docs/.losses.md docs/losses.md
+	@$(BIN)/python -m mllm_embed_training.reference losses > docs/.losses.md && mv docs/.losses.md docs/losses.md
+	@$(BIN)/python -m mllm_embed_training.reference recipes > docs/.recipes.md && mv docs/.recipes.md docs/recipes.md
 
 train-mini: ## train the built-in model from the data package: make train-mini MLLM_EMBED_DATA=/path/to/data
 	$(PREPARE) test
@@ -53,7 +54,9 @@ train-mini: ## train the built-in model from the data package: make train-mini M
 	$(BIN)/mllm-embed train training/configs/mini-align.yaml
 	$(BIN)/mllm-embed train training/configs/mini-lvlm.yaml
 	$(BIN)/mllm-embed train training/configs/mini-contrastive.yaml
-	$(BIN)/mllm-embed export runs/mini-contrastive/model runs/mllm-embed-mini
+	$(BIN)/mllm-embed export runs/mini-contrastive/model runs/mini-contrastive/merged --dtype float32
+	$(BIN)/mllm-embed train training/configs/mini-hard.yaml
+	$(BIN)/mllm-embed export runs/mini-hard/model runs/mllm-embed-mini
 
 check-wheel: ## build the wheel, install it alone in a clean environment, serve the built-in model from it
 	$(PREPARE) test

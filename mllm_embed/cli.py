@@ -28,8 +28,10 @@ FAILURE = 2
 """Exit code of an error that has a one-line explanation."""
 
 _OWN = {name: f"mllm_embed.commands.{name}:{name}" for name in ("embed", "check", "models")}
-_ORDER = ("serve", "demo", "embed", "models", "check", "train", "ask", "export", "eval")
-_EXTRAS = {"serve": "serve", "demo": "demo", "train": "train", "ask": "train", "export": "train", "eval": "eval"}
+_ORDER = ("serve", "bench", "demo", "embed", "models", "check", "train", "ask", "mine", "teach", "export", "eval")
+_EXTRAS = {"serve": "serve", "bench": "serve", "demo": "demo", "eval": "eval"} | dict.fromkeys(
+    ("train", "ask", "mine", "teach", "export"), "train"
+)
 
 app = typer.Typer(
     name="mllm-embed",

@@ -22,6 +22,7 @@ from mllm_embed.model_dir import BUILT_IN
 from mllm_embed_serving.app import create_app
 from mllm_embed_serving.settings import ServerSettings
 from mllm_embed_training.config import load_config
+from mllm_embed_training.reference import recipes as recipes_reference
 from mllm_embed_training.reference import reference as losses_reference
 
 pytestmark = pytest.mark.fast
@@ -82,6 +83,10 @@ def test_the_command_reference_is_up_to_date() -> None:
 
 def test_the_losses_page_is_up_to_date() -> None:
     assert (ROOT / "docs" / "losses.md").read_text() == losses_reference(), "run `make docs`"
+
+
+def test_the_recipes_page_is_up_to_date() -> None:
+    assert (ROOT / "docs" / "recipes.md").read_text() == recipes_reference(), "run `make docs`"
 
 
 def test_every_command_shows_examples() -> None:

@@ -42,7 +42,7 @@ def gradients_of(kind: str, model: Path, run_dir: Path) -> dict[str, Any]:
         for parameter in trainable(stage):  # with lora_B at zero, lora_A would have no gradient
             parameter.add_(torch.randn(parameter.shape, generator=noise), alpha=0.05)
     plan = MixturePlan(stage.sizes, config.data.tasks, batch_size=4, group_size=4, steps=1, seed=0)
-    metrics = stage.backward(stage.collate(plan.draws(0)[ranks.share(4)]))
+    metrics = stage.backward(stage.collate([stage.prepare(draw) for draw in plan.draws(0)[ranks.share(4)]]))
     ranks.sum_gradients(trainable(stage))
     named = stage.model.named_parameters()
     return {"metrics": metrics, "gradients": {name: p.grad for name, p in named if p.grad is not None}}

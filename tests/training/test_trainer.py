@@ -128,7 +128,7 @@ def test_a_task_of_the_other_kind_is_refused(tiny_path: Path, tmp_path: Path) ->
 def test_only_the_answer_is_learned(tiny_path: Path, tmp_path: Path) -> None:
     config = recipe("generative", tiny_path, tmp_path)
     stage, start = build_stage(config, tmp_path)
-    (inputs, labels), *_ = stage.collate([Draw("toy-question", row, (0, 0, row)) for row in range(2)])
+    (inputs, labels), *_ = stage.collate([stage.prepare(Draw("toy-question", row, (0, 0, row))) for row in range(2)])
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(start.tokenizer_file))
@@ -143,7 +143,7 @@ def test_only_the_answer_is_learned(tiny_path: Path, tmp_path: Path) -> None:
 def test_a_pair_is_rendered_as_the_embedder_renders_it(tiny_path: Path, tmp_path: Path) -> None:
     config = recipe("contrastive", tiny_path, tmp_path)
     stage, start = build_stage(config, tmp_path)
-    batch = stage.collate([Draw("toy-edit", row, (0, 0, row)) for row in range(3)])
+    batch = stage.collate([stage.prepare(Draw("toy-edit", row, (0, 0, row))) for row in range(3)])
     assert [len(chunk["input_ids"]) for chunk in batch.queries] == [2, 1]
     assert [len(chunk["input_ids"]) for chunk in batch.candidates] == [2, 2, 2]  # three positives, three negatives
     assert (batch.query_keys.shape, batch.candidate_keys.shape) == ((3,), (6,))
@@ -188,12 +188,16 @@ class Broken:
     def __init__(self, *, loss: float = 1.0, kill: bool = False) -> None:
         self.model: nn.Module = nn.Linear(2, 1)
         self.sizes = {"toy-caption": 4, "toy-question": 4}
+        self.answers: dict[str, Any] = {}
         self._loss = loss
         self._kill = kill
         self._seen = 0
 
-    def collate(self, draws: Any) -> int:
-        return len(draws)
+    def prepare(self, draw: Draw) -> int:
+        return draw.row
+
+    def collate(self, prepared: Any) -> int:
+        return len(prepared)
 
     def backward(self, batch: int) -> Metrics:
         self._seen += 1

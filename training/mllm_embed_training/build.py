@@ -6,29 +6,37 @@ import os
 import random
 import shutil
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from mllm_embed.errors import InvalidInput
 from mllm_embed.model_dir import ModelDir, file_sha256, open_model_dir, write_recipe
-from mllm_embed.modeling.loading import load_base
-from mllm_embed.tasks import TASKS
-from mllm_embed_training import ranks, scratch, toy_tasks
+from mllm_embed.modeling.loading import Precision, load_base
+from mllm_embed.tasks import TASKS, Task, get_task
+from mllm_embed_training import heldout, ranks, scratch, toy_tasks
 from mllm_embed_training.answer_tasks import answer_tasks
 from mllm_embed_training.augment import Pictures
-from mllm_embed_training.config import ConfigError, LoraSection, TrainConfig
+from mllm_embed_training.config import ConfigError, FileSection, LoraSection, TrainConfig
 from mllm_embed_training.contrastive import ContrastiveStage
+from mllm_embed_training.data_files import file_task
+from mllm_embed_training.distill import DistillStage
 from mllm_embed_training.examples import ExampleTask
 from mllm_embed_training.generative import GenerativeStage
+from mllm_embed_training.heldout import HeldOut
 from mllm_embed_training.joint import JointStage
 from mllm_embed_training.pair_tasks import pair_tasks
 from mllm_embed_training.sources import Package, data_folder
 from mllm_embed_training.stage import Stage
+from mllm_embed_training.teacher import TeacherVectors
 from mllm_embed_training.trainer import seed_everything
 
 Tasks = dict[str, ExampleTask[Any]]
+PROJECTOR = ("merger", "deepstack_merger_list")
+"""What the projector is called inside the tower of the Qwen-VL families."""
 
 
 def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
@@ -37,31 +45,36 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     Raises:
         ConfigError: an unknown task or template.
         DataNotFound: a task needs the data package and its folder is not given.
+        DataFileError: a file of rows or of a teacher's vectors cannot be used.
     """
-    answers, pairs = choose_tasks(config)
+    answers, pairs = choose_tasks(config, run_dir / "cache")
     start = start_directory(config, run_dir, {**answers, **pairs})
     device = pick_device(config.device)
     seed_everything(config.seed)  # the adapter's first weights are random
-    model: Any = load_base(start.weights, attention=config.model.attention).to(device)
-    if config.lora is not None:
-        model = add_lora(model, start, config.lora)
+    model = open_model(config, start, device)
     shared: dict[str, Any] = {"chunk_size": config.data.chunk_size, "device": device, "bf16": config.bf16}
     if config.stage == "generative":
         return GenerativeStage(start, model, answers, **shared), start
+    if config.teacher is not None:
+        teacher = TeacherVectors(Path(config.teacher.vectors))
+        temperatures = config.teacher.model_dump(exclude={"vectors"})
+        return DistillStage(start, model, pairs, teacher=teacher, **temperatures, **shared), start
     contrastive = ContrastiveStage(start, model, pairs, loss=config.loss, **shared)
     if config.stage == "contrastive":
         return contrastive, start
     return JointStage(GenerativeStage(start, model, answers, **shared), contrastive), start
 
 
-def choose_tasks(config: TrainConfig) -> tuple[Tasks, Tasks]:
+def choose_tasks(config: TrainConfig, cache: Path) -> tuple[Tasks, Tasks]:
     """Make the tasks that the mixture names: dialogues and pairs.
 
     Raises:
         ConfigError: there is no such task, or the stage cannot learn it.
+        DataFileError: a file that cannot be read.
     """
     names = set(config.data.tasks)
     answers, pairs = dict(toy_tasks.answer_tasks()), dict(toy_tasks.pair_tasks())
+    pairs |= {name: partial(open_file, name, file, cache) for name, file in config.data.files.items()}
     if names - {*answers, *pairs}:
         package = Package(data_folder(config.data.folder))
         pictures = Pictures(config.data.augment)
@@ -70,6 +83,7 @@ def choose_tasks(config: TrainConfig) -> tuple[Tasks, Tasks]:
     usable = {
         "generative": set(answers),
         "contrastive": set(pairs),
+        "distill": set(pairs),
         "joint": {*answers, *pairs},
     }[config.stage]
     if unknown := sorted(names - usable):
@@ -83,10 +97,58 @@ def choose_tasks(config: TrainConfig) -> tuple[Tasks, Tasks]:
     )
 
 
+def open_file(name: str, file: FileSection, cache: Path) -> ExampleTask[Any]:
+    """Open one of the user's files as a task.
+
+    Raises:
+        ConfigError: its instructions name no task.
+        DataFileError: it cannot be read.
+    """
+    try:
+        task = get_task(file.task) if isinstance(file.task, str) else Task(name, file.task.query, file.task.target)
+    except InvalidInput as error:
+        raise ConfigError(f"data.files.{name}.task: {error}") from None
+    images = Path(file.images) if file.images is not None else None
+    return file_task(
+        file.path, schema=file.schema_, task=task, images=images, negatives=file.negatives, cache=cache / name
+    )
+
+
+def build_heldout(config: TrainConfig, stage: Stage, start: ModelDir) -> HeldOut | None:
+    """Make what the recipe wants measured while training.
+
+    Raises:
+        ConfigError, DataFileError, CorruptRow: a held-out file that cannot be used.
+        DataNotFound, EvaluationError: the suite's data is missing.
+    """
+    section, run_dir = config.evaluate, Path(config.run_dir)
+    if section is None:
+        return None
+    tasks = [
+        heldout.file_task(name, open_file(name, file, run_dir / "cache"), section.limit)
+        for name, file in section.files.items()
+    ]
+    if section.suite:
+        tasks += heldout.suite_tasks(data_folder(config.data.folder), section.suite, section.limit)
+    embed = heldout.TrainedEmbedder(
+        start, stage.model, chunk_size=config.data.chunk_size, device=pick_device(config.device), bf16=config.bf16
+    )
+    return HeldOut(run_dir, tasks, embed, section.every)
+
+
 def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, ExampleTask[Any]]) -> ModelDir:
-    """Open the model that training starts from; a model from scratch is made once and kept in the run directory."""
+    """Open the model that training starts from; a model from scratch is made once and kept in the run directory.
+
+    Raises:
+        ConfigError: an adapter in place of a model, or a template that the family lacks.
+    """
     if config.model.path is not None:
         start = open_model_dir(config.model.path)
+        if start.adapter is not None:
+            raise ConfigError(
+                f"model.path must be a whole model, but {config.model.path} is an adapter: merge it with "
+                f"`mllm-embed export {config.model.path} OUT` and start from OUT"
+            )
     else:
         path = run_dir / "start"
         if not (path / "config.json").exists() and ranks.rank() == 0:
@@ -108,8 +170,35 @@ def corpus(tasks: Mapping[str, ExampleTask[Any]]) -> Iterable[str]:
         yield from [f"{built_in.query}\n{built_in.target}\n"] * 200
     yield from ["system\n", "user\n", "assistant\n"] * 200
     for name, task in tasks.items():
-        for index, row in enumerate(task.rows[::3]):
-            yield from task.draw(row, random.Random(f"{name}:{index}")).texts()
+        for index, row in enumerate(range(0, len(task.rows), 3)):
+            yield from task.draw(task.rows[row], random.Random(f"{name}:{index}")).texts()
+
+
+def open_model(config: TrainConfig, start: ModelDir, device: torch.device) -> Any:
+    """Load the model and mark what is trained: an adapter's weights, or all but the frozen parts."""
+    section = config.model
+    precision: Precision = "float32" if section.quantization is None else "4bit"
+    model: Any = load_base(start.weights, precision=precision, attention=section.attention, device=str(device))
+    if section.gradient_checkpointing:
+        # Not the reentrant kind: it would lose the gradient where no input of a layer needs one, as under an adapter.
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if config.lora is not None:
+        return add_lora(model, start, config.lora)
+    for part in section.frozen:
+        freeze(model, start, part)
+    return model
+
+
+def freeze(model: nn.Module, start: ModelDir, part: str) -> None:
+    """Stop training one part of the model: `tower`, `projector` or `language`."""
+    family = start.family
+    for name, parameter in model.named_parameters():
+        if name.startswith(family.tower):
+            own = "projector" if any(f".{module}" in name for module in PROJECTOR) else "tower"
+        else:
+            own = "language"
+        if own == part:
+            parameter.requires_grad_(False)
 
 
 def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection) -> nn.Module:
@@ -126,7 +215,9 @@ def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection) -> nn.Module:
             or (lora.tower and name.startswith(family.tower) and name.endswith(family.tower_targets))
         )
     ]
-    settings = LoraConfig(r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets)
+    settings = LoraConfig(
+        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=lora.dora, target_modules=targets
+    )
     tuned: nn.Module = get_peft_model(model, settings)
     return tuned
 
@@ -136,6 +227,16 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"  # which one, the rank has chosen
     return torch.device(name)
+
+
+def save_best(stage: Stage, start: ModelDir, config: TrainConfig) -> None:
+    """Write the model as it is now to `RUN_DIR/best`, in place of an earlier one, whole or not at all."""
+    best = Path(config.run_dir) / "best"
+    unfinished = best.with_name(".unfinished-best")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    save_result(stage, start, config, unfinished)
+    shutil.rmtree(best, ignore_errors=True)
+    unfinished.rename(best)
 
 
 def save_result(stage: Stage, start: ModelDir, config: TrainConfig, out: Path) -> None:

@@ -28,7 +28,7 @@ def train(
       torchrun --no-python --nproc-per-node 8 mllm-embed train training/configs/mini-contrastive.yaml
     """
     from mllm_embed_training import ranks
-    from mllm_embed_training.build import build_stage, save_result
+    from mllm_embed_training.build import build_heldout, build_stage, save_best, save_result
     from mllm_embed_training.config import load_config
     from mllm_embed_training.trainer import train as run
 
@@ -37,9 +37,15 @@ def train(
     run_dir.mkdir(parents=True, exist_ok=True)
     with ranks.joined():
         stage, start = build_stage(config, run_dir)
+        heldout = build_heldout(config, stage, start)
+
+        def measure(done: int) -> None:
+            if heldout is not None and heldout.is_due(done, config.optim.steps) and heldout.measure(done):
+                save_best(stage, start, config)
+
         if ranks.rank() == 0:
             (run_dir / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        finished = run(config, stage, run_dir, start=start.fingerprint)
+        finished = run(config, stage, run_dir, start=start.fingerprint, after_step=measure)
         if ranks.rank() != 0:
             return
     if not finished:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from mllm_embed.errors import MllmEmbedError
+from mllm_embed.tasks import DEFAULT
 from mllm_embed_training.objective import LossSection
 from mllm_embed_training.scratch import ScratchModel
 from mllm_embed_training.section import Positive, Section
@@ -27,6 +28,13 @@ class ModelSection(Section):
     """Start from this model directory or hub model."""
     template: str | None = None
     """Prompt format of the embedder to be; default: the family's."""
+    quantization: Literal["nf4"] | None = None
+    """QLoRA: keep the frozen weights in 4 bits (bitsandbytes, double quantisation); needs a lora section. The adapter
+    is exported onto the weights as they were before."""
+    frozen: tuple[Literal["tower", "projector", "language"], ...] = ()
+    """Parts that are not trained when all weights are; an adapter leaves them all as they are."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel while training; `eager` is quicker on a CPU for sequences of a few dozen tokens."""
 
@@ -48,6 +56,32 @@ class LoraSection(Section):
     """Dropout before the adapter."""
     tower: bool = False
     """Adapt the vision tower and projector too."""
+    dora: bool = False
+    """Learn the weights' magnitudes apart (DoRA, arXiv:2402.09353); vLLM serves such an adapter merged only."""
+
+
+class Instructions(Section):
+    """What the model is told about the two sides of a pair."""
+
+    query: str
+    """About the query."""
+    target: str
+    """About the candidates."""
+
+
+class FileSection(Section):
+    """Rows of the user's own, as one task of the mixture (see docs/training-data.md)."""
+
+    path: str
+    """A file, or a pattern of several such as `shards/*.tar`: .jsonl, .parquet, .arrow, .csv, .tsv or .tar."""
+    schema_: Literal["pairs", "mmeb", "llava", "webdataset"] = Field(default="pairs", alias="schema")
+    """Names of the fields."""
+    task: str | Instructions = DEFAULT
+    """Instructions of rows that have none of their own: a built-in task's name, or both."""
+    images: str | None = None
+    """Folder that picture paths start from; default: the folder of the file."""
+    negatives: int | None = Field(default=None, ge=0)
+    """At most so many of a row's negatives, drawn anew each time; default: all."""
 
 
 class DataSection(Section):
@@ -55,6 +89,12 @@ class DataSection(Section):
 
     tasks: dict[str, float]
     """Task name -> relative share of the groups."""
+    files: dict[str, FileSection] = Field(default_factory=dict)
+    """Task name -> rows of the user's own; `tasks` gives their shares."""
+    max_corrupt: int = Field(default=100, ge=0)
+    """Corrupt rows that are replaced by the next one and reported; one more ends the run."""
+    distinct_answers: bool = False
+    """Let no two rows of a group have the same answer, as far as there are enough others."""
     folder: str | None = None
     """The data package; default: the environment variable MLLM_EMBED_DATA."""
     batch_size: Positive
@@ -67,6 +107,17 @@ class DataSection(Section):
     """Share of the pictures that are augmented."""
     workers: int = Field(default=0, ge=0)
     """Processes that prepare batches; 0 prepares in the training process."""
+
+
+class TeacherSection(Section):
+    """Whose similarities the distill stage learns."""
+
+    vectors: str
+    """Parquet with the columns text and vector; `mllm-embed teach` makes it."""
+    temperature: float = Field(default=0.02, gt=0)
+    """Divides the student's cosines; UniME's is unpublished."""
+    teacher_temperature: float | None = Field(default=None, gt=0)
+    """Divides the teacher's; default: the student's."""
 
 
 class OptimSection(Section):
@@ -86,11 +137,31 @@ class OptimSection(Section):
     """Gradients are scaled down to this norm."""
 
 
+class EvaluateSection(Section):
+    """Held-out retrieval, measured while training: Hit@1 in `heldout.jsonl`, the best model in `RUN_DIR/best`."""
+
+    every: Positive
+    """Steps between measurements."""
+    suite: tuple[str, ...] = ()
+    """Tasks of mini-mmeb, on the data package's held-out rows."""
+    files: dict[str, FileSection] = Field(default_factory=dict)
+    """Name -> held-out rows of the user's own."""
+    limit: Positive = 500
+    """Most candidates of a task of the suite, most rows of a file."""
+
+    @model_validator(mode="after")
+    def _something_to_measure(self) -> EvaluateSection:
+        if not self.suite and not self.files:
+            raise ValueError("evaluate needs suite or files")
+        return self
+
+
 class TrainConfig(Section):
     """One training stage."""
 
-    stage: Literal["generative", "contrastive", "joint"]
-    """`generative`: answers in dialogues; `contrastive`: queries and positives; `joint`: steps of both kinds."""
+    stage: Literal["generative", "contrastive", "joint", "distill"]
+    """`generative`: answers in dialogues; `contrastive`: queries and positives; `joint`: steps of both kinds;
+    `distill`: the similarities that a teacher finds among texts."""
     run_dir: str
     """Checkpoints, curves and the result are written here."""
     model: ModelSection
@@ -98,6 +169,8 @@ class TrainConfig(Section):
     optim: OptimSection
     lora: LoraSection | None = None
     loss: LossSection = LossSection()
+    teacher: TeacherSection | None = None
+    evaluate: EvaluateSection | None = None
     seed: int = 0
     """Of everything random."""
     bf16: bool = True
@@ -106,6 +179,20 @@ class TrainConfig(Section):
     """Torch device; auto takes a GPU where there is one."""
     checkpoint_every: Positive = 200
     """Steps between checkpoints."""
+
+    @model_validator(mode="after")
+    def _adapter_or_all_weights(self) -> TrainConfig:
+        if self.model.quantization is not None and self.lora is None:
+            raise ValueError("model.quantization needs a lora section: weights in 4 bits cannot be trained themselves")
+        if self.model.frozen and self.lora is not None:
+            raise ValueError("model.frozen is for training without a lora section, which freezes all weights anyway")
+        return self
+
+    @model_validator(mode="after")
+    def _teacher_for_distilling(self) -> TrainConfig:
+        if (self.stage == "distill") != (self.teacher is not None):
+            raise ValueError("the distill stage needs a teacher section, and no other stage has one")
+        return self
 
     @model_validator(mode="after")
     def _joint_is_homogeneous(self) -> TrainConfig:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import PIL.Image
 
@@ -14,6 +14,14 @@ from mllm_embed.tasks import Task
 from mllm_embed.types import Content, EmbedInput, Image, Text
 
 T = TypeVar("T")
+
+
+class Rows(Protocol):
+    """Rows that can be read at random."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +38,23 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A contrastive example: a query, its positive, explicit negatives, and the task that gives the instructions."""
+    """A contrastive example.
+
+    Attributes:
+        query: what is asked.
+        positive: the right answer.
+        task: gives the instructions.
+        negatives: wrong answers of its own.
+        also: further right answers, never contrasted with the query.
+        grades: how right `positive` and those are, above 0; equal if empty.
+    """
 
     query: Side
     positive: Side
     task: Task
     negatives: tuple[Side, ...] = ()
+    also: tuple[Side, ...] = ()
+    grades: tuple[float, ...] = ()
 
     def texts(self) -> list[str]:
         """Return the texts of query and positive."""
@@ -56,10 +75,17 @@ class Dialogue:
 
 @dataclass(frozen=True)
 class ExampleTask(Generic[T]):
-    """Rows and a function that makes an example of one; all randomness comes from the given generator."""
+    """Rows and a function that makes an example of one; all randomness comes from the given generator.
 
-    rows: Sequence[Any]
+    Attributes:
+        rows: anything with a length and items.
+        draw: row, generator -> example; raises CorruptRow where that cannot be.
+        answer: row -> what its answer is called, equal where answers are; None if the task cannot tell.
+    """
+
+    rows: Rows
     draw: Callable[[Any, random.Random], T]
+    answer: Callable[[Any], str] | None = None
 
 
 def pictures(item: EmbedInput) -> list[PIL.Image.Image]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,6 +54,7 @@ class GenerativeStage:
     ) -> None:
         self.model: nn.Module = model
         self.sizes = {name: len(task.rows) for name, task in tasks.items()}
+        self.answers: dict[str, Callable[[], NDArray[np.int64]]] = {}  # negatives are what answers could spoil
         self._tasks = tasks
         self._vocabulary = model.get_output_embeddings()
         self._chunk_size = chunk_size
@@ -61,9 +64,18 @@ class GenerativeStage:
         self._inputs = InputBuilder(model_dir, self._renderer.image_token_id)
         self._end_of_turn = self._renderer.control_id("<|im_end|>")
 
-    def collate(self, draws: Sequence[Draw]) -> list[LabelledInputs]:
+    def prepare(self, draw: Draw) -> tuple[RenderedPrompt, int]:
+        """Return a dialogue's prompt with its answer, and the answer's length in tokens."""
+        task = self._tasks[draw.task]
+        dialogue = task.draw(task.rows[draw.row], random.Random(str(draw.seed)))
+        item = EmbedInput(dialogue.content)
+        question = self._renderer.render(item, "", pictures(item))
+        answer = (*self._renderer.tokenize(dialogue.answer), self._end_of_turn)
+        return RenderedPrompt(question.token_ids + answer, question.images), len(answer)
+
+    def collate(self, prepared: Sequence[tuple[RenderedPrompt, int]]) -> list[LabelledInputs]:
         """Return chunks of rows of like length, so that little is padded."""
-        prompts = sorted((self._render(draw) for draw in draws), key=lambda pair: len(pair[0].token_ids))
+        prompts = sorted(prepared, key=lambda pair: len(pair[0].token_ids))
         size = self._chunk_size
         return [self._label(prompts[start : start + size]) for start in range(0, len(prompts), size)]
 
@@ -75,15 +87,6 @@ class GenerativeStage:
             for name, value in self._chunk_backward(chunk, answers).items():
                 totals[name] += value
         return {name: ranks.total(value) for name, value in totals.items()}
-
-    def _render(self, draw: Draw) -> tuple[RenderedPrompt, int]:
-        """Return a dialogue's prompt with its answer, and the answer's length in tokens."""
-        task = self._tasks[draw.task]
-        dialogue = task.draw(task.rows[draw.row], random.Random(str(draw.seed)))
-        item = EmbedInput(dialogue.content)
-        question = self._renderer.render(item, "", pictures(item))
-        answer = (*self._renderer.tokenize(dialogue.answer), self._end_of_turn)
-        return RenderedPrompt(question.token_ids + answer, question.images), len(answer)
 
     def _label(self, prompts: Sequence[tuple[RenderedPrompt, int]]) -> LabelledInputs:
         inputs = self._inputs.build([prompt for prompt, _ in prompts], padding_side="left")

@@ -22,13 +22,18 @@ class JointStage:
     def __init__(self, generative: GenerativeStage, contrastive: ContrastiveStage) -> None:
         self.model = generative.model
         self.sizes = {**generative.sizes, **contrastive.sizes}
+        self.answers = contrastive.answers
         self._generative = generative
         self._contrastive = contrastive
 
-    def collate(self, draws: Sequence[Draw]) -> tuple[str, Any]:
+    def prepare(self, draw: Draw) -> tuple[str, Any]:
+        """Return an example's task, and the example as its stage makes it ready."""
+        return draw.task, self._stage(draw.task).prepare(draw)
+
+    def collate(self, prepared: Sequence[tuple[str, Any]]) -> tuple[str, Any]:
         """Return the batch's task, and the batch as its stage makes it."""
-        task = draws[0].task
-        return task, self._stage(task).collate(draws)
+        task = prepared[0][0]
+        return task, self._stage(task).collate([example for _, example in prepared])
 
     def backward(self, batch: tuple[str, Any]) -> Metrics:
         """Leave the gradients of the batch's own loss."""

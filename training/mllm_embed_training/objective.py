@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mllm_embed_training import losses
-from mllm_embed_training.losses.cosines import cosines
+from mllm_embed_training.losses.cosines import cosines, own_columns
 from mllm_embed_training.section import Positive, Section
 
 Temperature = Annotated[float, Field(gt=0)]
@@ -31,11 +31,14 @@ class Targets:
 
     Attributes:
         labels: column of each query's positive, int64 [Q].
-        excluded: bool [Q, C], True where a candidate is no fair negative.
+        excluded: bool [Q, C], True where a candidate is no fair negative; other right answers are none.
+        grades: how right each candidate is, at least 0, float [Q, C]; above 0 for the label and other right answers;
+            None where the label is the only one.
     """
 
     labels: Tensor
     excluded: Tensor
+    grades: Tensor | None = None
 
 
 class Term(Section, ABC):
@@ -81,6 +84,20 @@ class InfoNce(Term):
             symmetric=self.symmetric,
             hardness=self.hardness,
         )
+
+
+class SoftInfoNce(Term):
+    """Match the softmax over the candidates to the rows' grades, all right answers in it (`losses.soft_info_nce`)."""
+
+    temperature: Temperature = 0.02
+    """Divides the cosines."""
+
+    def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return the loss; without grades the label is the only right answer, and this is `info_nce`."""
+        grades = targets.grades
+        if grades is None:
+            grades = own_columns(targets.labels, len(candidates)).to(queries.dtype)
+        return losses.soft_info_nce(queries, candidates, grades, temperature=self.temperature, mask=targets.excluded)
 
 
 class SigLip(Term):
@@ -156,6 +173,7 @@ class LossSection(Section):
     """The contrastive objective; ignored by the generative stage. Without any term, InfoNCE with its defaults."""
 
     info_nce: InfoNce | None = None
+    soft_info_nce: SoftInfoNce | None = None
     siglip: SigLip | None = None
     alignment: Alignment | None = None
     uniformity: Uniformity | None = None

@@ -37,6 +37,8 @@ def pair_tasks(package: Package, pictures: Pictures) -> Mapping[str, MakeTask]:
 
     return {
         **described("emoji", package.emoji, describe_emoji),
+        **described("people", package.people, describe_emoji),
+        **described("couples", package.couples, describe_emoji),
         **described("icon", package.icons, describe_icon),
         **described("figure", package.figures, describe_figure),
         **described("story", package.stories, lambda row, _: story_text(row)),

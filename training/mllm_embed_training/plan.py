@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,8 @@ class MixturePlan:
         group_size: examples per group; must divide `batch_size`.
         steps: length of the plan.
         seed: of the whole plan.
+        answers: by task, what says which rows have the same answer (numbers, one per row); no two of them come into one
+            group of such a task unless too few others are left.
 
     Raises:
         ValueError: no positive weight, an empty task, or `group_size` does not divide `batch_size`.
@@ -45,6 +48,7 @@ class MixturePlan:
         group_size: int,
         steps: int,
         seed: int,
+        answers: Mapping[str, Callable[[], NDArray[np.int64]]] | None = None,
     ) -> None:
         if batch_size % group_size:
             raise ValueError(f"group_size must divide batch_size {batch_size}, but is {group_size}")
@@ -60,6 +64,7 @@ class MixturePlan:
         rng = np.random.default_rng(seed)
         self._groups = rng.choice(len(self._names), size=(steps, batch_size // group_size), p=share / share.sum())
         self._starts = self._count_groups()
+        self._answers = {name: read() for name, read in (answers or {}).items() if name in self._names}
         self._orders: dict[tuple[str, int], NDArray[np.int64]] = {}
 
     def __len__(self) -> int:
@@ -92,6 +97,50 @@ class MixturePlan:
     def _row(self, name: str, position: int) -> int:
         epoch, index = divmod(position, self._sizes[name])
         if (name, epoch) not in self._orders:
-            rng = np.random.default_rng([self._seed, self._names.index(name), epoch])
-            self._orders[name, epoch] = rng.permutation(self._sizes[name])
+            self._orders[name, epoch] = self._order(name, epoch)
         return int(self._orders[name, epoch][index])
+
+    def _order(self, name: str, epoch: int) -> NDArray[np.int64]:
+        """The order in which an epoch goes through a task's rows."""
+        size = self._sizes[name]
+        order = np.random.default_rng([self._seed, self._names.index(name), epoch]).permutation(size)
+        if name not in self._answers:
+            return order
+        first = -(epoch * size) % self._group_size  # rows that complete the group begun in the epoch before
+        return spread(order, self._answers[name], self._group_size, first)
+
+
+def spread(order: NDArray[np.int64], answers: NDArray[np.int64], group: int, first: int) -> NDArray[np.int64]:
+    """Rearrange rows so that no two of one answer come into the same group, as far as that is possible.
+
+    A row whose answer the present group has already waits for the next group that lacks it. Where only such rows are
+    left, they fill the last groups, and the loss's mask of duplicates takes care of them.
+
+    Args:
+        order: row numbers, int64 [N].
+        answers: equal where rows have the same answer, indexed by row number.
+        group: rows per group.
+        first: rows of the first group, which the epoch before has begun; 0 if none has.
+
+    Returns:
+        the same row numbers, int64 [N].
+    """
+    waiting: deque[int] = deque(order.tolist())
+    left = Counter(answers[order].tolist())
+    arranged: list[int] = []
+    room = first or group
+    while waiting:
+        taken: set[int] = set()
+        passed: list[int] = []
+        chosen: list[int] = []
+        while len(chosen) < min(room, len(left)):  # all answers that are left may be fewer than there is room
+            row = waiting.popleft()
+            answer = int(answers[row])
+            (passed if answer in taken else chosen).append(row)
+            taken.add(answer)
+        waiting.extendleft(reversed(passed))
+        chosen += [waiting.popleft() for _ in range(min(room - len(chosen), len(waiting)))]
+        left -= Counter(answers[chosen].tolist())  # drops what has come to zero
+        arranged += chosen
+        room = group
+    return np.array(arranged, dtype=np.int64)

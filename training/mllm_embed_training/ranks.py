@@ -10,8 +10,9 @@ pictures, or a rank without any, needs no special care, as it would under Distri
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -90,6 +91,15 @@ def total(number: float) -> float:
     summed = torch.tensor([number], dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(summed)
     return float(summed)
+
+
+def collect(texts: Sequence[str]) -> list[str]:
+    """Return every rank's texts, in the order of the ranks."""
+    if count() == 1:
+        return list(texts)
+    parts: list[Any] = [None] * count()
+    dist.all_gather_object(parts, list(texts))
+    return [text for part in parts for text in part]
 
 
 def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:

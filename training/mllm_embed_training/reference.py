@@ -1,6 +1,6 @@
-"""Writes docs/losses.md from the losses' own docstrings and the settings of a recipe.
+"""Writes docs/losses.md and docs/recipes.md from the code's own words: docstrings of losses, settings of a recipe.
 
-python -m mllm_embed_training.reference
+python -m mllm_embed_training.reference losses|recipes
 """
 
 from __future__ import annotations
@@ -11,11 +11,23 @@ import re
 import sys
 import textwrap
 from itertools import pairwise
-from typing import Any, get_args
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
 
 from mllm_embed_training import losses
+from mllm_embed_training.config import TrainConfig
 from mllm_embed_training.objective import LossSection, Term
 
+_RECIPES = """# Recipes
+
+Written by `make docs` from [the recipe's checked form](../training/mllm_embed_training/config.py). A recipe is a YAML
+file with these keys; unknown ones are refused, and `--set section.key=value` overrides any of them. Ready ones are in
+[training/configs](../training/configs); [training-data.md](training-data.md) says how your own rows come in, and
+[losses.md](losses.md) what stands under `loss`.
+
+"""
 _HEAD = """# Losses
 
 Written by `make docs` from [the losses](../training/mllm_embed_training/losses) and
@@ -25,8 +37,36 @@ tests hold a value computed by hand, the loss that it reduces to, and its gradie
 """
 
 
+def recipes() -> str:
+    """Return the page of a recipe's keys."""
+    lines = ["| key | default | what it does |", "| --- | --- | --- |", *_keys(TrainConfig, "")]
+    return _RECIPES + "\n".join([*lines, ""])
+
+
+def _keys(section: type[BaseModel], prefix: str) -> list[str]:
+    texts = _field_texts(section)
+    lines = []
+    for name, field in section.model_fields.items():
+        key = f"{prefix}{field.alias or name}"
+        inner = _section(field.annotation)
+        if inner is None or inner is LossSection:
+            needed = "needed" if field.is_required() else _default(field.get_default(call_default_factory=True))
+            lines.append(f"| `{key}` | {'-' if inner else needed} | {texts.get(name) or _summary(inner)} |")
+        else:
+            place = "NAME." if get_origin(field.annotation) is dict else ""
+            lines += [f"| `{key}` | | {texts.get(name) or _summary(inner)} |", *_keys(inner, f"{key}.{place}")]
+    return lines
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field holds, alone, optionally or by name; None for a plain value."""
+    kinds = [kind for kind in get_args(annotation) or [annotation] if kind is not NoneType]
+    held = kinds[-1] if get_origin(annotation) is dict or len(kinds) == 1 else None
+    return held if inspect.isclass(held) and issubclass(held, BaseModel) else None
+
+
 def reference() -> str:
-    """Return the page."""
+    """Return the page of the losses."""
     rows = [f"| `{name}` | {_summary(function)} | {_source(function)} |" for name, function in _functions().items()]
     functions = ["| function | what it does | source |", "| --- | --- | --- |", *rows]
     return "\n".join([_HEAD + "## Functions\n", *functions, "\n## In a recipe, under `loss`\n", *_settings(), ""])
@@ -76,4 +116,4 @@ def _field_texts(section: type[Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(reference())
+    sys.stdout.write({"losses": reference, "recipes": recipes}[sys.argv[1]]())

@@ -76,6 +76,14 @@ class Package:
         pictures = self.rows("emoji_images-*.parquet")
         return [{**row, "concept": concepts[row["concept_id"]]} for row in pictures if row["concept_id"] in concepts]
 
+    def people(self) -> list[Row]:
+        """Emoji pictures of people and bodies: they differ in little, so a batch of them alone is hard."""
+        return [row for row in self.emoji() if row["concept"]["group"] == "people-body"]
+
+    def couples(self) -> list[Row]:
+        """Emoji pictures of two people, or two hands, each with a skin tone of its own."""
+        return [row for row in self.emoji() if len(row["concept"]["skin_tones"]) == 2]
+
     def emoji_groups(self) -> list[list[Row]]:
         """Pictures of one concept in several styles, at least two each."""
         return grouped(self.emoji(), "concept_id")

@@ -6,40 +6,33 @@ import json
 import math
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
 
 from mllm_embed.errors import IncompatibleCheckpoint
 from mllm_embed_training import checkpoint, ranks
 from mllm_embed_training.config import OptimSection, TrainConfig
+from mllm_embed_training.data_files import file_checksums
 from mllm_embed_training.errors import TrainingFailed
 from mllm_embed_training.plan import MixturePlan
 from mllm_embed_training.progress import Progress
 from mllm_embed_training.stage import Stage
+from mllm_embed_training.stream import Batches, CorruptRows, load_batches
 
 
-class Batches(Dataset[Any]):
-    """This rank's part of every step's batch, made when asked for: a function of the plan, in any worker process."""
-
-    def __init__(self, stage: Stage, plan: MixturePlan, part: slice) -> None:
-        self._stage = stage
-        self._plan = plan
-        self._part = part
-
-    def __len__(self) -> int:
-        return len(self._plan)
-
-    def __getitem__(self, step: int) -> Any:
-        return self._stage.collate(self._plan.draws(step)[self._part])
-
-
-def train(config: TrainConfig, stage: Stage, run_dir: Path, *, start: str) -> bool:
+def train(
+    config: TrainConfig,
+    stage: Stage,
+    run_dir: Path,
+    *,
+    start: str,
+    after_step: Callable[[int], None] | None = None,
+) -> bool:
     """Run the stage from its last checkpoint to the end.
 
     Every checkpoint holds weights, optimiser, random states and the step; the data stream is a function of the step.
@@ -50,12 +43,13 @@ def train(config: TrainConfig, stage: Stage, run_dir: Path, *, start: str) -> bo
         stage: makes batches and gradients.
         run_dir: receives checkpoints, `metrics.jsonl` and `curves.png`.
         start: fingerprint of the model that the stage began with.
+        after_step: called on rank 0 with the number of steps done, after each; it must leave the model as it is.
 
     Returns:
         True if all steps are done, False if a signal ended the run early.
 
     Raises:
-        TrainingFailed: the loss is not finite.
+        TrainingFailed: the loss is not finite, or too many rows are corrupt.
         IncompatibleCheckpoint: the run directory holds a checkpoint of another recipe or of another start.
     """
     optim = config.optim
@@ -70,15 +64,18 @@ def train(config: TrainConfig, stage: Stage, run_dir: Path, *, start: str) -> bo
         group_size=config.data.group_size,
         steps=optim.steps,
         seed=config.seed,
+        answers=stage.answers if config.data.distinct_answers else {},
     )
-    part = ranks.share(config.data.batch_size)
+    batches = Batches(stage, plan, ranks.share(config.data.batch_size))
+    corrupt = CorruptRows(run_dir, first, config.data.max_corrupt)
     stage.model.train()
     with StopSignal() as stop, Progress(run_dir, first, optim.steps, config.data.batch_size) as progress:
-        for step, batch in enumerate(load_batches(Batches(stage, plan, part), first, config.data.workers), start=first):
+        for step, batch in enumerate(load_batches(batches, first, config.data.workers), start=first):
+            corrupt.note(step, batch.corrupt)
             rate = learning_rate(optim, step)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            metrics = stage.backward(batch)
+            metrics = stage.backward(batch.content)
             if not math.isfinite(metrics["loss"]):
                 raise TrainingFailed(f"the loss is {metrics['loss']} at step {step}; lower optim.lr or check the data")
             ranks.sum_gradients(trainable(stage))
@@ -87,6 +84,8 @@ def train(config: TrainConfig, stage: Stage, run_dir: Path, *, start: str) -> bo
             optimizer.zero_grad(set_to_none=True)
             progress.update(step, plan.task(step), {**metrics, "lr": rate, "grad_norm": float(norm)})
             done, stopping = step + 1, ranks.any_rank(stop.requested)
+            if after_step is not None and ranks.rank() == 0:
+                after_step(done)
             if (stopping or done == optim.steps or done % config.checkpoint_every == 0) and ranks.rank() == 0:
                 state = {"step": done, "identity": identity}
                 checkpoint.save(run_dir, done, model=stage.model, optimizer=optimizer, extra=state)
@@ -97,10 +96,19 @@ def train(config: TrainConfig, stage: Stage, run_dir: Path, *, start: str) -> bo
 
 
 def run_identity(config: TrainConfig, start: str) -> dict[str, str]:
-    """Return what a run and its continuation must share, by recipe key: lengths and rates may differ."""
-    data, shared = config.data, config.model_dump(mode="json", include={"stage", "lora", "loss", "seed"})
-    shared |= {"model": start, "model.template": config.model.template, "data.augment": data.augment}
-    shared |= {"data.tasks": data.tasks, "data.batch_size": data.batch_size, "data.group_size": data.group_size}
+    """Return what a run and its continuation must share, by recipe key: lengths and rates may differ.
+
+    Settings at their defaults are left out, so that a version with one more of them still goes on.
+    """
+    data = config.data
+    shared = config.model_dump(mode="json", include={"stage", "lora", "loss", "seed"}, exclude_defaults=True)
+    shared |= {"model": start, "model.template": config.model.template, "model.frozen": sorted(config.model.frozen)}
+    kept = {"augment", "tasks", "batch_size", "group_size", "distinct_answers"}
+    shared |= {f"data.{key}": value for key, value in data.model_dump(mode="json", include=kept).items()}
+    if config.teacher is not None:
+        shared["teacher"] = {**config.teacher.model_dump(), "sha256": file_checksums(config.teacher.vectors)}
+    for name, file in data.files.items():
+        shared[f"data.files.{name}"] = {**file.model_dump(mode="json"), "sha256": file_checksums(file.path)}
     return {key: json.dumps(value, sort_keys=True) for key, value in shared.items()}
 
 
@@ -114,26 +122,13 @@ def resume(run_dir: Path, stage: Stage, optimizer: torch.optim.Optimizer, identi
     if newest is None:
         return 0
     made_by = checkpoint.read_extra(newest).get("identity", {})
-    for key, value in identity.items():
-        if made_by.get(key) != value:
+    for key in {**identity, **made_by}:
+        if made_by.get(key) != identity.get(key):
             raise IncompatibleCheckpoint(
-                f"{newest} was made with {key} {made_by.get(key, 'unknown')}, but the recipe now says {value}: "
-                "give this run a run_dir of its own, or remove that one"
+                f"{newest} was made with {key} {made_by.get(key, 'unknown')}, but the recipe now says "
+                f"{identity.get(key, 'nothing of it')}: give this run a run_dir of its own, or remove that one"
             )
     return int(checkpoint.load(newest, model=stage.model, optimizer=optimizer)["step"])
-
-
-def load_batches(batches: Batches, first: int, workers: int) -> Iterator[Any]:
-    """Return the batches from step `first` on, prepared by worker processes where asked."""
-    loader: DataLoader[Any] = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=range(first, len(batches)),
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        generator=torch.Generator(),  # else making the iterator would draw from the generator that dropout uses
-    )
-    return iter(loader)
 
 
 def make_optimizer(stage: Stage, optim: OptimSection) -> torch.optim.AdamW:

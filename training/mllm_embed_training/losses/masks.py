@@ -10,7 +10,9 @@ from torch import Tensor
 from mllm_embed_training.losses.cosines import check_labels, check_mask, own_columns
 
 
-def duplicate_mask(query_keys: Sequence[Hashable], candidate_keys: Sequence[Hashable], labels: Tensor) -> Tensor:
+def duplicate_mask(
+    query_keys: Sequence[Hashable], candidate_keys: Sequence[Hashable], labels: Tensor, also: Tensor | None = None
+) -> Tensor:
     """Find the candidates that are right answers too, so that no loss pushes them away.
 
     Candidate c is excluded for query i if its content equals the positive of i, or the positive of any query whose
@@ -21,6 +23,7 @@ def duplicate_mask(query_keys: Sequence[Hashable], candidate_keys: Sequence[Hash
         query_keys: Q keys made from the queries' whole content (numbers or strings); equal means same content.
         candidate_keys: C keys, likewise; queries and candidates are never compared with each other.
         labels: column of each query's positive, int64 [Q].
+        also: further right answers, int64 [P, 2] of query and column; they and their equals are excluded too.
 
     Returns:
         bool [Q, C], True = excluded, on the device of `labels`.
@@ -33,6 +36,9 @@ def duplicate_mask(query_keys: Sequence[Hashable], candidate_keys: Sequence[Hash
     queries, candidates = (_numbers(keys).to(labels.device) for keys in (query_keys, candidate_keys))
     same_query = queries[:, None] == queries[None, :]  # [Q, Q]
     is_answer = candidates[labels][:, None] == candidates[None, :]  # [Q, C]
+    if also is not None:
+        equal = candidates[also[:, 1]][:, None] == candidates[None, :]  # [P, C]
+        is_answer = is_answer.float().index_add(0, also[:, 0], equal.float()) > 0
     # Candidate c answers query i if it answers any query k that equals i: a boolean matrix product.
     return (same_query.float() @ is_answer.float() > 0) & ~own
 

@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.progress import track
 
-from mllm_embed.errors import InputError
-from mllm_embed.tasks import Task, get_task
+from mllm_embed.tasks import Task
 from mllm_embed_training.data_files.schemas import SCHEMAS, Fields, ReadPicture, make_side, read_picture
 from mllm_embed_training.data_files.stores import find_files, open_rows
 from mllm_embed_training.errors import CorruptRow, DataFileError
@@ -122,7 +121,7 @@ def read_pairs(file: RowFile, schema: str, task: Task, console: Console) -> tupl
         items, last = file.items(row, _all_sides(fields)), 1 + len(fields.positives)
         own = {"id": raw.get("id"), "task": fields.task, "grades": list(fields.grades) or None}
         extra = {key: value for key, value in own.items() if value is not None}
-        return Pair(items[0], items[1:last], items[last:], _task(fields, task), extra)
+        return Pair(items[0], items[1:last], items[last:], fields.instructions(task), extra)
 
     return _read_all(file, read, f"reading {file.path.name}", console)
 
@@ -146,16 +145,6 @@ def _read_all(file: RowFile, read: Callable[[int], T], title: str, console: Cons
         except CorruptRow as error:
             faults.append(Fault(file.path, row, str(error)))
     return good, faults
-
-
-def _task(fields: Fields, default: Task) -> Task:
-    own = fields.task
-    if own is None:
-        return default
-    try:
-        return get_task(own) if isinstance(own, str) else Task("row", own["query"], own["target"])
-    except (InputError, KeyError, TypeError):
-        raise CorruptRow(f"its task must be a built-in one or give query and target, but is {own!r}") from None
 
 
 def refuse(faults: Sequence[Fault], what: str, remedy: str) -> None:

@@ -1,0 +1,135 @@
+"""What is trained, in which precision, with which memory: the model section and the adapter of a recipe."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from mllm_embed.model_dir import open_model_dir
+from mllm_embed_training import toy_tasks
+from mllm_embed_training.build import build_stage, save_result
+from mllm_embed_training.config import ConfigError, TrainConfig
+from mllm_embed_training.export import export
+from mllm_embed_training.plan import Draw
+from mllm_embed_training.stage import Stage
+from mllm_embed_training.trainer import train, trainable
+
+
+@pytest.fixture(autouse=True)
+def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toy_tasks, "COUNT", 12)
+
+
+def recipe(model: Path | str, run_dir: Path, *, lora: dict[str, Any] | None = None, **section: Any) -> TrainConfig:
+    return TrainConfig.model_validate(
+        {
+            "stage": "contrastive",
+            "run_dir": str(run_dir),
+            "model": {"path": str(model), **section},
+            "lora": lora,
+            "loss": {"info_nce": {"temperature": 0.1}},
+            "data": {"tasks": {"toy-edit": 1}, "batch_size": 4, "group_size": 4, "chunk_size": 2},
+            "optim": {"steps": 3, "lr": 0.01, "warmup_steps": 1},
+            "bf16": False,
+        }
+    )
+
+
+def gradients(stage: Stage) -> dict[str, torch.Tensor]:
+    noise = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in trainable(stage):  # with lora_B at zero, lora_A would have no gradient
+            parameter.add_(torch.randn(parameter.shape, generator=noise), alpha=0.05)
+    stage.model.train()
+    torch.manual_seed(5)
+    stage.backward(stage.collate([stage.prepare(Draw("toy-edit", row, (0, 0, row))) for row in range(4)]))
+    return {name: p.grad for name, p in stage.model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 4, "alpha": 8, "dropout": 0.1, "tower": True}], ids=["all", "lora"])
+def test_gradient_checkpointing_changes_no_gradient(
+    lora: dict[str, Any] | None, tiny_path: Path, tmp_path: Path
+) -> None:
+    kept, _ = build_stage(recipe(tiny_path, tmp_path, lora=lora), tmp_path)
+    again, _ = build_stage(recipe(tiny_path, tmp_path, lora=lora, gradient_checkpointing=True), tmp_path)
+    assert any(getattr(module, "gradient_checkpointing", False) for module in again.model.modules())
+    expected, found = gradients(kept), gradients(again)
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        assert gradient.norm() > 0, name
+        assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
+
+
+def part_of(name: str) -> str:
+    if not name.startswith("model.visual"):
+        return "language"
+    return "projector" if "merger" in name else "tower"
+
+
+@pytest.mark.parametrize("frozen", [["tower"], ["tower", "projector"], ["language"]], ids="+".join)
+def test_frozen_parts_stay_as_they_are(frozen: list[str], tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe(tiny_path, tmp_path, frozen=frozen)
+    stage, _ = build_stage(config, tmp_path)
+    before = {name: p.detach().clone() for name, p in stage.model.named_parameters()}
+    assert train(config, stage, tmp_path, start="tiny")
+    for name, parameter in stage.model.named_parameters():
+        if part_of(name) in frozen:
+            assert torch.equal(parameter, before[name]), name
+    moved = {part_of(name) for name, p in stage.model.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == {"tower", "projector", "language"} - set(frozen)
+
+
+def weight_types(model: nn.Module) -> set[str]:
+    return {type(parameter).__name__ for parameter in model.parameters()}
+
+
+def test_qlora_trains_an_adapter_over_weights_in_four_bits(tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe(tiny_path, tmp_path / "run", lora={"r": 4, "alpha": 8}, quantization="nf4")
+    stage, start = build_stage(config, tmp_path / "run")
+    assert "Params4bit" in weight_types(stage.model)
+    assert {name.rsplit(".", 3)[1] for name, p in stage.model.named_parameters() if p.requires_grad} == {
+        "lora_A",
+        "lora_B",
+    }
+    assert train(config, stage, tmp_path / "run", start="tiny")
+    save_result(stage, start, config, tmp_path / "run" / "model")
+    done = export(open_model_dir(str(tmp_path / "run" / "model")), None, tmp_path / "out", name="q", dtype="float32")
+    assert done.proof.adapter_effect is not None
+    assert done.proof.adapter_effect > 1e-4
+
+
+def test_dora_learns_magnitudes_and_merges(tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe(tiny_path, tmp_path / "run", lora={"r": 4, "alpha": 8, "dora": True})
+    stage, start = build_stage(config, tmp_path / "run")
+    assert any("lora_magnitude_vector" in name for name, p in stage.model.named_parameters() if p.requires_grad)
+    assert train(config, stage, tmp_path / "run", start="tiny")
+    save_result(stage, start, config, tmp_path / "run" / "model")
+    done = export(open_model_dir(str(tmp_path / "run" / "model")), None, tmp_path / "out", name="d", dtype="float32")
+    assert done.proof.merged_cosine > 0.9999
+
+
+def test_an_adapter_is_no_start(tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe(tiny_path, tmp_path / "run", lora={"r": 4, "alpha": 8})
+    stage, start = build_stage(config, tmp_path / "run")
+    assert train(config, stage, tmp_path / "run", start="tiny")
+    save_result(stage, start, config, tmp_path / "run" / "model")
+    again = recipe(tmp_path / "run" / "model", tmp_path / "second", lora={"r": 4, "alpha": 8})
+    with pytest.raises(ConfigError, match=r"model\.path must be a whole model, but .* is an adapter: merge it with"):
+        build_stage(again, tmp_path / "second")
+
+
+@pytest.mark.parametrize(
+    ("section", "lora", "message"),
+    [
+        ({"quantization": "nf4"}, None, "quantization needs a lora section"),
+        ({"frozen": ["tower"]}, {"r": 4}, "frozen is for training without a lora section"),
+        ({"frozen": ["head"]}, None, "Input should be 'tower', 'projector' or 'language'"),
+    ],
+)
+def test_options_that_contradict_are_refused(
+    section: dict[str, Any], lora: dict[str, Any] | None, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe("somewhere", tmp_path, lora=lora, **section)

@@ -1,0 +1,129 @@
+"""Stage (0): teach the language model how texts relate, by the similarities that a text embedder finds among them.
+
+UniME's textual discriminative distillation (arXiv:2504.17432, section 3.1), whose code was never released: texts only,
+the language model only, and a loss that compares similarities and not vectors, so that the teacher may have any width.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mllm_embed.model_dir import ModelDir
+from mllm_embed.modeling.encode import encode
+from mllm_embed.modeling.inputs import InputBuilder, ModelInputs
+from mllm_embed.prompts import PromptRenderer
+from mllm_embed.types import EmbedInput, RenderedPrompt, Text
+from mllm_embed_training import ranks
+from mllm_embed_training.errors import CorruptRow
+from mllm_embed_training.examples import Example, ExampleTask, Side
+from mllm_embed_training.grad_cache import grad_cache_step
+from mllm_embed_training.losses import similarity_distillation
+from mllm_embed_training.plan import Draw
+from mllm_embed_training.stage import Metrics
+from mllm_embed_training.teacher import TeacherVectors
+
+
+@dataclass(frozen=True, slots=True)
+class DistillBatch:
+    """Texts in two halves of chunks, N rows in all, and the teacher's vectors of them, float32 [N, T]."""
+
+    halves: tuple[list[ModelInputs], list[ModelInputs]]
+    teacher: Tensor
+
+
+class DistillStage:
+    """KL between the teacher's and the student's similarity distributions over the texts of a batch.
+
+    Every example gives one text: the query's if it is a text, else the positive's.
+
+    Args:
+        model_dir: tokenizer and the prompt format to train for.
+        model: the LVLM with its adapter, on `device`.
+        tasks: the mixture's tasks.
+        teacher: vectors by text.
+        temperature: of the student's similarities.
+        teacher_temperature: of the teacher's; None takes the student's.
+        chunk_size: rows per forward pass (GradCache).
+        device: torch device.
+        bf16: compute in bfloat16.
+    """
+
+    def __init__(
+        self,
+        model_dir: ModelDir,
+        model: nn.Module,
+        tasks: Mapping[str, ExampleTask[Example]],
+        *,
+        teacher: TeacherVectors,
+        temperature: float,
+        teacher_temperature: float | None,
+        chunk_size: int,
+        device: torch.device,
+        bf16: bool,
+    ) -> None:
+        self.model = model
+        self.sizes = {name: len(task.rows) for name, task in tasks.items()}
+        self.answers: dict[str, Callable[[], NDArray[np.int64]]] = {}
+        self._tasks = tasks
+        self._teacher = teacher
+        self._temperature = temperature
+        self._teacher_temperature = teacher_temperature
+        self._chunk_size = chunk_size
+        self._device = device
+        self._bf16 = bf16
+        self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
+        self._inputs = InputBuilder(model_dir, self._renderer.image_token_id)
+
+    def prepare(self, draw: Draw) -> tuple[RenderedPrompt, NDArray[np.float32]]:
+        """Render a text and look up the teacher's vector of it."""
+        task = self._tasks[draw.task]
+        example = task.draw(task.rows[draw.row], random.Random(str(draw.seed)))
+        role, side = ("query", example.query) if _is_text(example.query) else ("target", example.positive)
+        if not _is_text(side):
+            raise CorruptRow("neither its query nor its positive is a text")
+        (text,) = side.texts()
+        instruction = example.task.query if role == "query" else example.task.target
+        return self._renderer.render(EmbedInput(side.content), instruction, []), self._teacher[text]
+
+    def collate(self, prepared: Sequence[tuple[RenderedPrompt, NDArray[np.float32]]]) -> DistillBatch:
+        """Sort by length, so that little is padded, and cut in two: GradCache wants two sides."""
+        rows = sorted(prepared, key=lambda row: len(row[0].token_ids))
+        middle = (len(rows) + 1) // 2
+        first, second = ([prompt for prompt, _ in half] for half in (rows[:middle], rows[middle:]))
+        return DistillBatch(
+            (self._chunks(first), self._chunks(second)), torch.from_numpy(np.stack([vector for _, vector in rows]))
+        )
+
+    def backward(self, batch: DistillBatch) -> Metrics:
+        """Accumulate this rank's part of the gradients over the texts of all ranks."""
+        teacher = ranks.gather(batch.teacher.to(self._device))
+
+        def loss_of(first: Tensor, second: Tensor) -> Tensor:
+            student = ranks.gather(torch.cat([first, second]))
+            return similarity_distillation(
+                student, teacher, temperature=self._temperature, teacher_temperature=self._teacher_temperature
+            )
+
+        loss = grad_cache_step(self._encode, *batch.halves, loss_of)
+        tokens = sum(int(chunk["attention_mask"].sum()) for half in batch.halves for chunk in half)
+        return {"loss": float(loss), "tokens": ranks.total(tokens)}
+
+    def _chunks(self, prompts: Sequence[RenderedPrompt]) -> list[ModelInputs]:
+        size = self._chunk_size
+        return [self._inputs.build(prompts[start : start + size]) for start in range(0, len(prompts), size)]
+
+    def _encode(self, chunk: ModelInputs) -> Tensor:
+        inputs = {name: tensor.to(self._device) for name, tensor in chunk.items()}
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            return encode(self.model, inputs).float()
+
+
+def _is_text(side: Side) -> bool:
+    return len(side.content) == 1 and isinstance(side.content[0], Text)

