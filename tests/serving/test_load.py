@@ -57,7 +57,8 @@ class TestQueue:
         waiting = asyncio.create_task(embed(input=["a", "b"]))
         await until(lambda: engine.prompts == 2)
         assert "mllm_embed_queued_items 2.0" in (await client.get("/metrics")).text
-        answer = await embed(input=["c", "d"])
+        async with asyncio.timeout(30):
+            answer = await embed(input=["c", "d"])
         refused(answer, "queue_full", "at most 3")
         assert answer.headers["retry-after"] == "1"
         engine.go.set()
