@@ -46,8 +46,8 @@ and refuses such a recipe; `--backend auto` then takes transformers.
 Qwen3-VL-Embedding's own code puts a full stop behind an instruction that ends without one. Here an instruction is used
 as it is given: write the full stop. GME's default instruction is `You are a helpful assistant.`
 
-vLLM 0.32 does not start on a `llava_next` directory that transformers 5 has saved: it looks for the tower's weights under
-the names of transformers 4.
+vLLM 0.32 does not start on a `llava_next` directory that transformers 5 has saved: it looks for the tower's weights
+under the names of transformers 4.
 
 Adapters alone (a directory with `adapter_config.json` and no `config.json`) are run on the base that they name. vLLM
 runs no DoRA: merge such an adapter with `mllm-embed export`.
