@@ -1,7 +1,8 @@
 """Published embedders by their hub names: how each must be run so that its vectors are its authors'.
 
-These are facts, each entry with where they were found. `verified` is said only of what a test compares with the
-authors' public code; everything else is as the card, the paper or the code says, and has not been compared.
+These are facts, each entry with where they were found. `verified` is said only of what a test compares with numbers of
+the authors' code, or of a library version that was found to give the same; everything else is as the card, the paper
+or the code says, and has not been compared.
 """
 
 from __future__ import annotations
@@ -92,11 +93,23 @@ PUBLISHED: dict[str, Published] = {
     entry.name: entry
     for entry in (
         *(
+            Published(
+                name=name,
+                family="qwen2_vl",
+                dimensions=width,
+                position_mode="1d",
+                source=_VLM2VEC,
+                verified="position ids and pooling, on a tiny random Qwen2-VL",
+            )
+            for name, width in (
+                ("TIGER-Lab/VLM2Vec-Qwen2VL-2B", 1536),
+                ("TIGER-Lab/VLM2Vec-Qwen2VL-7B", 3584),
+                ("VLM2Vec/VLM2Vec-V2.0", 1536),
+            )
+        ),
+        *(
             Published(name=name, family="qwen2_vl", dimensions=width, position_mode="1d", source=source)
             for name, width, source in (
-                ("TIGER-Lab/VLM2Vec-Qwen2VL-2B", 1536, _VLM2VEC),
-                ("TIGER-Lab/VLM2Vec-Qwen2VL-7B", 3584, _VLM2VEC),
-                ("VLM2Vec/VLM2Vec-V2.0", 1536, _VLM2VEC),
                 ("raghavlite/B3_Qwen2_2B", 1536, "code of raghavlite/B3, which evaluates with VLM2Vec's"),
                 ("raghavlite/B3_Qwen2_7B", 3584, "code of raghavlite/B3, which evaluates with VLM2Vec's"),
             )

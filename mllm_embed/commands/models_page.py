@@ -34,8 +34,9 @@ _PUBLISHED = """
 ## Published embedders
 
 A checkpoint opened under its hub name is run the way of its authors: their prompt word for word, pooling, position ids,
-attention and pixel limits. *verified* is said of what a test compares with the authors' public code, *from the card* of
-what their card, paper or code says and nobody has compared here. No weights were downloaded for this table.
+attention and pixel limits. *verified* is said of what a test compares with numbers of the authors' code, or of a
+library version that was found to give the same, *from the card* of what their card, paper or code says and nobody has
+compared here. No weights were downloaded for this table.
 
 """
 _NOTES = """
