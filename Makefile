@@ -42,9 +42,10 @@ fix: ## repair what ruff can repair, and format
 	$(PREPARE) test
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-docs: ## write docs/cli.md, docs/losses.md and docs/recipes.md from the code's own words
+docs: ## write docs/cli.md, docs/models.md, docs/losses.md and docs/recipes.md from the code's own words
 	$(PREPARE) test
 	@$(BIN)/python -m mllm_embed.commands.reference > docs/.cli.md && mv docs/.cli.md docs/cli.md
+	@$(BIN)/python -m mllm_embed.commands.models_page > docs/.models.md && mv docs/.models.md docs/models.md
 	@$(BIN)/python -m mllm_embed_training.reference losses > docs/.losses.md && mv docs/.losses.md docs/losses.md
 	@$(BIN)/python -m mllm_embed_training.reference recipes > docs/.recipes.md && mv docs/.recipes.md docs/recipes.md
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from mllm_embed.errors import InvalidInput
 from mllm_embed.model_dir import ModelDir, file_sha256, open_model_dir, write_recipe
+from mllm_embed.modeling.attention_modes import attend_both_ways
 from mllm_embed.modeling.loading import Precision, load_base
 from mllm_embed.tasks import TASKS, Task, get_task
 from mllm_embed_training import heldout, ranks, scratch, toy_tasks
@@ -179,6 +180,8 @@ def open_model(config: TrainConfig, start: ModelDir, device: torch.device) -> An
     section = config.model
     precision: Precision = "float32" if section.quantization is None else "4bit"
     model: Any = load_base(start.weights, precision=precision, attention=section.attention, device=str(device))
+    if start.recipe.attention == "bidirectional":
+        attend_both_ways(model.get_submodule(start.family.language_model))
     if section.gradient_checkpointing:
         # Not the reentrant kind: it would lose the gradient where no input of a layer needs one, as under an adapter.
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
