@@ -19,8 +19,6 @@ from mllm_embed.errors import BackendUnavailable, MllmEmbedError
 from mllm_embed_demo import cli
 from mllm_embed_demo.gallery import GalleryError
 
-pytestmark = pytest.mark.fast
-
 
 def free_port() -> int:
     with socket.socket() as probe:

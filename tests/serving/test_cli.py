@@ -19,8 +19,6 @@ import pytest
 from mllm_embed.cli import main
 from tests.server_process import ServerProcess, servable_fake
 
-pytestmark = pytest.mark.fast
-
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:

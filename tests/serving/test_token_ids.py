@@ -14,8 +14,6 @@ from mllm_embed_serving.app import create_app
 from mllm_embed_serving.settings import ServerSettings
 from mllm_embed_serving.token_ids import TokenIds, decoder
 
-pytestmark = pytest.mark.fast
-
 HELLO = "hello"
 CL100K = {HELLO: [15339], " world": [1917]}
 """Two entries of OpenAI's published table."""

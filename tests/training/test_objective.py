@@ -45,6 +45,7 @@ def test_filter_and_hardest_are_unimes_second_stage() -> None:
 
 NAMED: dict[str, dict[str, Any]] = {
     "info_nce": {"temperature": 0.3, "hardness": 2.0},
+    "soft_info_nce": {"temperature": 0.3},
     "siglip": {"scale": 4.0, "bias": -2.0},
     "alignment": {"power": 1.5},
     "uniformity": {"t": 1.0},
@@ -63,6 +64,18 @@ def test_terms_are_weighted_and_added(name: str) -> None:
     both = value(**base, **{name: {**NAMED[name], "weight": 0.25}})
     torch.testing.assert_close(both, other + 0.25 * alone)
     torch.testing.assert_close(value(**base, **{name: {**NAMED[name], "weight": 0}}), other)
+
+
+def test_grades_reach_the_soft_loss_and_without_any_it_is_info_nce() -> None:
+    queries, candidates, targets = batch()
+    soft = LossSection.model_validate({"soft_info_nce": {"temperature": 0.5}})
+    plain = LossSection.model_validate({"info_nce": {"temperature": 0.5, "symmetric": False}})
+    torch.testing.assert_close(soft.value(queries, candidates, targets), plain.value(queries, candidates, targets))
+    grades = torch.eye(8, dtype=torch.float64) + 0.5 * torch.eye(8, dtype=torch.float64).roll(1, dims=1)
+    expected = losses.soft_info_nce(queries, candidates, grades, temperature=0.5, mask=targets.excluded)
+    graded = soft.value(queries, candidates, Targets(targets.labels, targets.excluded, grades))
+    torch.testing.assert_close(graded, expected)
+    assert not torch.equal(graded, soft.value(queries, candidates, targets))
 
 
 def test_widths_are_averaged_by_weight() -> None:

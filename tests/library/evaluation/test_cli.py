@@ -19,8 +19,6 @@ from mllm_embed.evaluation.mini_mmeb import TASK_NAMES
 from mllm_embed.types import EmbedInput, Text
 from tests.library.evaluation.conftest import picture, write_table
 
-pytestmark = pytest.mark.fast
-
 
 @pytest.fixture(autouse=True)
 def fake_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
