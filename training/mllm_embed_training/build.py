@@ -30,6 +30,7 @@ from mllm_embed_training.generative import GenerativeStage
 from mllm_embed_training.heldout import HeldOut
 from mllm_embed_training.joint import JointStage
 from mllm_embed_training.pair_tasks import pair_tasks
+from mllm_embed_training.prompt_encoder import PromptEncoder
 from mllm_embed_training.sources import Package, data_folder
 from mllm_embed_training.stage import Stage
 from mllm_embed_training.teacher import TeacherVectors
@@ -56,11 +57,12 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     shared: dict[str, Any] = {"chunk_size": config.data.chunk_size, "device": device, "bf16": config.bf16}
     if config.stage == "generative":
         return GenerativeStage(start, model, answers, **shared), start
+    encoder = PromptEncoder(start, model, **shared)
     if config.teacher is not None:
         teacher = TeacherVectors(Path(config.teacher.vectors))
         temperatures = config.teacher.model_dump(exclude={"vectors"})
-        return DistillStage(start, model, pairs, teacher=teacher, **temperatures, **shared), start
-    contrastive = ContrastiveStage(start, model, pairs, loss=config.loss, **shared)
+        return DistillStage(encoder, pairs, teacher=teacher, **temperatures), start
+    contrastive = ContrastiveStage(encoder, pairs, loss=config.loss)
     if config.stage == "contrastive":
         return contrastive, start
     return JointStage(GenerativeStage(start, model, answers, **shared), contrastive), start
@@ -131,10 +133,10 @@ def build_heldout(config: TrainConfig, stage: Stage, start: ModelDir) -> HeldOut
     ]
     if section.suite:
         tasks += heldout.suite_tasks(data_folder(config.data.folder), section.suite, section.limit)
-    embed = heldout.TrainedEmbedder(
+    encoder = PromptEncoder(
         start, stage.model, chunk_size=config.data.chunk_size, device=pick_device(config.device), bf16=config.bf16
     )
-    return HeldOut(run_dir, tasks, embed, section.every)
+    return HeldOut(run_dir, tasks, heldout.trained_embedder(encoder), section.every)
 
 
 def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, ExampleTask[Any]]) -> ModelDir:

@@ -13,19 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mllm_embed.model_dir import ModelDir
-from mllm_embed.modeling.encode import encode
-from mllm_embed.modeling.inputs import InputBuilder, ModelInputs
-from mllm_embed.prompts import PromptRenderer
+from mllm_embed.modeling.inputs import ModelInputs
 from mllm_embed.tasks import Role, Task
 from mllm_embed.types import EmbedInput, RenderedPrompt
 from mllm_embed_training import ranks
 from mllm_embed_training.errors import CorruptRow
-from mllm_embed_training.examples import Example, ExampleTask, Side, pictures
+from mllm_embed_training.examples import Example, ExampleTask, Side
 from mllm_embed_training.grad_cache import grad_cache_step
 from mllm_embed_training.losses import duplicate_mask
 from mllm_embed_training.objective import LossSection, Targets
 from mllm_embed_training.plan import Draw
+from mllm_embed_training.prompt_encoder import PromptEncoder
 from mllm_embed_training.stage import Metrics
 
 
@@ -66,36 +64,18 @@ class ContrastiveStage:
     """Contrastive losses over the library's prompts, media and pooling.
 
     Args:
-        model_dir: tokenizer, processors and the prompt format to train for.
-        model: the LVLM with its adapter, on `device`.
+        encoder: the model in training.
         tasks: the mixture's tasks.
         loss: the objective.
-        chunk_size: rows per forward pass (GradCache); a batch of one chunk takes the plain step.
-        device: torch device.
-        bf16: compute in bfloat16.
     """
 
-    def __init__(
-        self,
-        model_dir: ModelDir,
-        model: nn.Module,
-        tasks: Mapping[str, ExampleTask[Example]],
-        *,
-        loss: LossSection,
-        chunk_size: int,
-        device: torch.device,
-        bf16: bool,
-    ) -> None:
-        self.model = model
+    def __init__(self, encoder: PromptEncoder, tasks: Mapping[str, ExampleTask[Example]], *, loss: LossSection) -> None:
+        self.model = encoder.model
         self.sizes = {name: len(task.rows) for name, task in tasks.items()}
         self.answers = {name: partial(_answers, task) for name, task in tasks.items() if task.answer is not None}
+        self._encoder = encoder
         self._tasks = tasks
         self._loss = loss
-        self._chunk_size = chunk_size
-        self._device = device
-        self._bf16 = bf16
-        self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
-        self._inputs = InputBuilder(model_dir, self._renderer.image_token_id)
 
     def prepare(self, draw: Draw) -> PreparedExample:
         """Render query, positives and negatives as the embedder will render them when it is served."""
@@ -121,8 +101,8 @@ class ContrastiveStage:
             if place < len(prepared[row].grades)
         ]
         return ContrastiveBatch(
-            self._chunks([example.query for example in prepared]),
-            self._chunks([prepared[row].candidates[place] for row, place in places]),
+            self._encoder.chunks([example.query for example in prepared]),
+            self._encoder.chunks([prepared[row].candidates[place] for row, place in places]),
             _hashes([example.query_key for example in prepared]),
             _hashes([prepared[row].candidate_keys[place] for row, place in places]),
             torch.tensor([(row, column) for row, column, _ in right]),
@@ -140,34 +120,25 @@ class ContrastiveStage:
             accuracy = _accuracy(queries, candidates, targets)
             return self._loss.value(queries, candidates, targets)
 
-        loss = grad_cache_step(self._encode, batch.queries, batch.candidates, loss_of)
+        loss = grad_cache_step(self._encoder.encode, batch.queries, batch.candidates, loss_of)
         tokens = sum(int(chunk["attention_mask"].sum()) for chunk in [*batch.queries, *batch.candidates])
         return {"loss": float(loss), "accuracy": float(accuracy), "tokens": ranks.total(tokens)}
 
     def _targets(self, batch: ContrastiveBatch) -> Targets:
         """Return what is right in the batches of all ranks."""
-        query_keys, candidate_keys = (keys.to(self._device) for keys in (batch.query_keys, batch.candidate_keys))
-        offset = torch.tensor([ranks.first_row(query_keys), ranks.first_row(candidate_keys)], device=self._device)
-        right = ranks.gather(batch.right.to(self._device) + offset)
-        labels = ranks.gather(offset[1] + torch.arange(len(query_keys), device=self._device))
+        device = self._encoder.device
+        query_keys, candidate_keys = batch.query_keys.to(device), batch.candidate_keys.to(device)
+        offset = torch.tensor([ranks.first_row(query_keys), ranks.first_row(candidate_keys)], device=device)
+        right = ranks.gather(batch.right.to(device) + offset)
+        labels = ranks.gather(offset[1] + torch.arange(len(query_keys), device=device))
         query_keys, candidate_keys = ranks.gather(query_keys), ranks.gather(candidate_keys)
-        grades = torch.zeros(len(query_keys), len(candidate_keys), device=self._device)
-        grades[right[:, 0], right[:, 1]] = ranks.gather(batch.grades.to(self._device))
+        grades = torch.zeros(len(query_keys), len(candidate_keys), device=device)
+        grades[right[:, 0], right[:, 1]] = ranks.gather(batch.grades.to(device))
         excluded = duplicate_mask(query_keys.tolist(), candidate_keys.tolist(), labels, right)
         return Targets(labels, excluded, grades)
 
     def _render(self, side: Side, task: Task, role: Role) -> RenderedPrompt:
-        item = EmbedInput(side.content)
-        return self._renderer.render(item, task.instruction(role), pictures(item))
-
-    def _chunks(self, prompts: Sequence[RenderedPrompt]) -> list[ModelInputs]:
-        size = self._chunk_size
-        return [self._inputs.build(prompts[start : start + size]) for start in range(0, len(prompts), size)]
-
-    def _encode(self, chunk: ModelInputs) -> Tensor:
-        inputs = {name: tensor.to(self._device) for name, tensor in chunk.items()}
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            return encode(self.model, inputs).float()
+        return self._encoder.render(EmbedInput(side.content), task.instruction(role))
 
 
 def _answers(task: ExampleTask[Example]) -> NDArray[np.int64]:

@@ -13,12 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from mllm_embed.model_dir import ModelDir
-from mllm_embed.modeling.encode import encode
-from mllm_embed.modeling.inputs import InputBuilder, ModelInputs
-from mllm_embed.prompts import PromptRenderer
+from mllm_embed.modeling.inputs import ModelInputs
 from mllm_embed.types import EmbedInput, RenderedPrompt, Text
 from mllm_embed_training import ranks
 from mllm_embed_training.errors import CorruptRow
@@ -26,6 +23,7 @@ from mllm_embed_training.examples import Example, ExampleTask, Side
 from mllm_embed_training.grad_cache import grad_cache_step
 from mllm_embed_training.losses import similarity_distillation
 from mllm_embed_training.plan import Draw
+from mllm_embed_training.prompt_encoder import PromptEncoder
 from mllm_embed_training.stage import Metrics
 from mllm_embed_training.teacher import TeacherVectors
 
@@ -44,42 +42,30 @@ class DistillStage:
     Every example gives one text: the query's if it is a text, else the positive's.
 
     Args:
-        model_dir: tokenizer and the prompt format to train for.
-        model: the LVLM with its adapter, on `device`.
+        encoder: the model in training.
         tasks: the mixture's tasks.
         teacher: vectors by text.
         temperature: of the student's similarities.
         teacher_temperature: of the teacher's; None takes the student's.
-        chunk_size: rows per forward pass (GradCache).
-        device: torch device.
-        bf16: compute in bfloat16.
     """
 
     def __init__(
         self,
-        model_dir: ModelDir,
-        model: nn.Module,
+        encoder: PromptEncoder,
         tasks: Mapping[str, ExampleTask[Example]],
         *,
         teacher: TeacherVectors,
         temperature: float,
         teacher_temperature: float | None,
-        chunk_size: int,
-        device: torch.device,
-        bf16: bool,
     ) -> None:
-        self.model = model
+        self.model = encoder.model
         self.sizes = {name: len(task.rows) for name, task in tasks.items()}
         self.answers: dict[str, Callable[[], NDArray[np.int64]]] = {}
+        self._encoder = encoder
         self._tasks = tasks
         self._teacher = teacher
         self._temperature = temperature
         self._teacher_temperature = teacher_temperature
-        self._chunk_size = chunk_size
-        self._device = device
-        self._bf16 = bf16
-        self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
-        self._inputs = InputBuilder(model_dir, self._renderer.image_token_id)
 
     def prepare(self, draw: Draw) -> tuple[RenderedPrompt, NDArray[np.float32]]:
         """Render a text and look up the teacher's vector of it."""
@@ -90,7 +76,7 @@ class DistillStage:
             raise CorruptRow("neither its query nor its positive is a text")
         (text,) = side.texts()
         instruction = example.task.query if role == "query" else example.task.target
-        return self._renderer.render(EmbedInput(side.content), instruction, []), self._teacher[text]
+        return self._encoder.render(EmbedInput(side.content), instruction), self._teacher[text]
 
     def collate(self, prepared: Sequence[tuple[RenderedPrompt, NDArray[np.float32]]]) -> DistillBatch:
         """Sort by length, so that little is padded, and cut in two: GradCache wants two sides."""
@@ -98,12 +84,13 @@ class DistillStage:
         middle = (len(rows) + 1) // 2
         first, second = ([prompt for prompt, _ in half] for half in (rows[:middle], rows[middle:]))
         return DistillBatch(
-            (self._chunks(first), self._chunks(second)), torch.from_numpy(np.stack([vector for _, vector in rows]))
+            (self._encoder.chunks(first), self._encoder.chunks(second)),
+            torch.from_numpy(np.stack([vector for _, vector in rows])),
         )
 
     def backward(self, batch: DistillBatch) -> Metrics:
         """Accumulate this rank's part of the gradients over the texts of all ranks."""
-        teacher = ranks.gather(batch.teacher.to(self._device))
+        teacher = ranks.gather(batch.teacher.to(self._encoder.device))
 
         def loss_of(first: Tensor, second: Tensor) -> Tensor:
             student = ranks.gather(torch.cat([first, second]))
@@ -111,18 +98,9 @@ class DistillStage:
                 student, teacher, temperature=self._temperature, teacher_temperature=self._teacher_temperature
             )
 
-        loss = grad_cache_step(self._encode, *batch.halves, loss_of)
+        loss = grad_cache_step(self._encoder.encode, *batch.halves, loss_of)
         tokens = sum(int(chunk["attention_mask"].sum()) for half in batch.halves for chunk in half)
         return {"loss": float(loss), "tokens": ranks.total(tokens)}
-
-    def _chunks(self, prompts: Sequence[RenderedPrompt]) -> list[ModelInputs]:
-        size = self._chunk_size
-        return [self._inputs.build(prompts[start : start + size]) for start in range(0, len(prompts), size)]
-
-    def _encode(self, chunk: ModelInputs) -> Tensor:
-        inputs = {name: tensor.to(self._device) for name, tensor in chunk.items()}
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            return encode(self.model, inputs).float()
 
 
 def _is_text(side: Side) -> bool:

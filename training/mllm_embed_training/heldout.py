@@ -11,22 +11,20 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from mllm_embed.evaluation.data_folder import DataFolder
 from mllm_embed.evaluation.eval_types import EvalTask, Part, Query
 from mllm_embed.evaluation.metrics import truth_ranks
 from mllm_embed.evaluation.mini_mmeb import build_tasks
 from mllm_embed.evaluation.pools import Selection
-from mllm_embed.model_dir import ModelDir
-from mllm_embed.modeling.encode import encode
-from mllm_embed.modeling.inputs import InputBuilder
-from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import EmbedInput
 from mllm_embed.vectors import finish
-from mllm_embed_training.examples import Example, ExampleTask, pictures
+from mllm_embed_training.examples import Example, ExampleTask
+from mllm_embed_training.prompt_encoder import PromptEncoder
 
 FILE, PICTURE = "heldout.jsonl", "heldout.png"
+AT_ONCE = 64
+"""Items whose decoded pictures are in memory together."""
 Embed = Callable[[Sequence[EmbedInput]], NDArray[np.float32]]
 """Items with their instructions -> unit vectors, float32 [N, D]."""
 
@@ -96,43 +94,24 @@ class HeldOut:
         figure.savefig(self._run_dir / PICTURE, dpi=110)
 
 
-class TrainedEmbedder:
-    """Embeds with the model that is being trained, as serving would: no dropout, no augmentation.
+def trained_embedder(encoder: PromptEncoder) -> Embed:
+    """Embed with the model that is being trained, as serving would: without dropout. Its mode is left as it was."""
 
-    Args:
-        model_dir: tokenizer, processors and the prompt format.
-        model: the model, on `device`; left in the mode that it was in.
-        chunk_size: rows per forward pass.
-        device: torch device.
-        bf16: compute in bfloat16.
-    """
+    @torch.no_grad()
+    def embed_part(items: Sequence[EmbedInput]) -> list[NDArray[np.float32]]:
+        chunks = encoder.chunks([encoder.render(item, item.instruction or "") for item in items])
+        return [encoder.encode(chunk).cpu().numpy() for chunk in chunks]
 
-    def __init__(
-        self, model_dir: ModelDir, model: nn.Module, *, chunk_size: int, device: torch.device, bf16: bool
-    ) -> None:
-        self._model = model
-        self._chunk_size = chunk_size
-        self._device = device
-        self._bf16 = bf16
-        self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
-        self._inputs = InputBuilder(model_dir, self._renderer.image_token_id)
-
-    def __call__(self, items: Sequence[EmbedInput]) -> NDArray[np.float32]:
-        """Return unit vectors, float32 [N, D], in order."""
-        training = self._model.training
-        self._model.eval()
+    def embed(items: Sequence[EmbedInput]) -> NDArray[np.float32]:
+        training = encoder.model.training
+        encoder.model.eval()
         try:
-            chunks = range(0, len(items), self._chunk_size)
-            return finish(np.concatenate([self._chunk(items[start : start + self._chunk_size]) for start in chunks]))
+            parts = [items[start : start + AT_ONCE] for start in range(0, len(items), AT_ONCE)]
+            return finish(np.concatenate([vectors for part in parts for vectors in embed_part(part)]))
         finally:
-            self._model.train(training)
+            encoder.model.train(training)
 
-    def _chunk(self, items: Sequence[EmbedInput]) -> NDArray[np.float32]:
-        prompts = [self._renderer.render(item, item.instruction or "", pictures(item)) for item in items]
-        inputs = {name: tensor.to(self._device) for name, tensor in self._inputs.build(prompts).items()}
-        with torch.no_grad(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            vectors: NDArray[np.float32] = encode(self._model, inputs).float().cpu().numpy()
-        return vectors
+    return embed
 
 
 def suite_tasks(folder: Path, names: Sequence[str], limit: int) -> list[EvalTask]:

@@ -1,0 +1,52 @@
+"""The model in training as an encoder: prompts, pictures and pooling are the library's, so serving gives the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mllm_embed.model_dir import ModelDir
+from mllm_embed.modeling.encode import encode
+from mllm_embed.modeling.inputs import InputBuilder, ModelInputs
+from mllm_embed.prompts import PromptRenderer
+from mllm_embed.types import EmbedInput, RenderedPrompt
+from mllm_embed_training.examples import pictures
+
+
+class PromptEncoder:
+    """Renders inputs, builds them into chunks, and encodes a chunk.
+
+    Args:
+        model_dir: tokenizer, processors and the prompt format to train for.
+        model: the LVLM, with its adapter if it has one, on `device`.
+        chunk_size: rows per forward pass.
+        device: torch device.
+        bf16: compute in bfloat16.
+    """
+
+    def __init__(
+        self, model_dir: ModelDir, model: nn.Module, *, chunk_size: int, device: torch.device, bf16: bool
+    ) -> None:
+        self.model = model
+        self.device = device
+        self._chunk_size = chunk_size
+        self._bf16 = bf16
+        self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
+        self._inputs = InputBuilder(model_dir, self._renderer.image_token_id)
+
+    def render(self, item: EmbedInput, instruction: str) -> RenderedPrompt:
+        """Return the prompt of an input, its pictures loaded, as the embedder will render it when it is served."""
+        return self._renderer.render(item, instruction, pictures(item))
+
+    def chunks(self, prompts: Sequence[RenderedPrompt]) -> list[ModelInputs]:
+        """Build model inputs of at most `chunk_size` prompts each, in order, on the CPU."""
+        size = self._chunk_size
+        return [self._inputs.build(prompts[start : start + size]) for start in range(0, len(prompts), size)]
+
+    def encode(self, chunk: ModelInputs) -> Tensor:
+        """Return the pooled vectors of a chunk, float32 [N, D], with a graph where gradients are enabled."""
+        inputs = {name: tensor.to(self.device) for name, tensor in chunk.items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            return encode(self.model, inputs).float()
