@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from mllm_embed.families import get_family
 from mllm_embed.model_dir import open_model_dir
 from mllm_embed_training import toy_tasks
-from mllm_embed_training.build import build_stage, save_result
+from mllm_embed_training.build import build_stage, part_of, save_result
 from mllm_embed_training.config import ConfigError, TrainConfig
 from mllm_embed_training.export import export
 from mllm_embed_training.plan import Draw
@@ -62,7 +63,7 @@ def test_gradient_checkpointing_changes_no_gradient(
         assert (found[name] - gradient).norm() <= 1e-5 * gradient.norm(), name
 
 
-def part_of(name: str) -> str:
+def part_of_qwen(name: str) -> str:
     if not name.startswith("model.visual"):
         return "language"
     return "projector" if "merger" in name else "tower"
@@ -75,10 +76,26 @@ def test_frozen_parts_stay_as_they_are(frozen: list[str], tiny_path: Path, tmp_p
     before = {name: p.detach().clone() for name, p in stage.model.named_parameters()}
     assert train(config, stage, tmp_path, start="tiny")
     for name, parameter in stage.model.named_parameters():
-        if part_of(name) in frozen:
+        if part_of_qwen(name) in frozen:
             assert torch.equal(parameter, before[name]), name
-    moved = {part_of(name) for name, p in stage.model.named_parameters() if not torch.equal(p, before[name])}
+    moved = {part_of_qwen(name) for name, p in stage.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {"tower", "projector", "language"} - set(frozen)
+
+
+@pytest.mark.parametrize(
+    ("family", "name", "part"),
+    [
+        ("llava", "model.vision_tower.encoder.layers.0.mlp.fc1.weight", "tower"),
+        ("llava", "model.multi_modal_projector.linear_1.weight", "projector"),
+        ("llava", "model.language_model.layers.0.mlp.up_proj.weight", "language"),
+        ("idefics3", "model.connector.modality_projection.proj.weight", "projector"),
+        ("qwen2_vl", "model.visual.merger.mlp.0.weight", "projector"),
+        ("qwen3_vl", "model.visual.deepstack_merger_list.0.norm.bias", "projector"),
+        ("qwen3_vl", "lm_head.weight", "language"),
+    ],
+)
+def test_every_family_has_its_parts(family: str, name: str, part: str) -> None:
+    assert part_of(name, get_family(family)) == part
 
 
 def weight_types(model: nn.Module) -> set[str]:

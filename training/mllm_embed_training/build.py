@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from mllm_embed.errors import InvalidInput
+from mllm_embed.families import Family
 from mllm_embed.model_dir import ModelDir, file_sha256, open_model_dir, write_recipe
 from mllm_embed.modeling.attention_modes import attend_both_ways
 from mllm_embed.modeling.loading import Precision, load_base
@@ -37,8 +38,8 @@ from mllm_embed_training.teacher import TeacherVectors
 from mllm_embed_training.trainer import seed_everything
 
 Tasks = dict[str, ExampleTask[Any]]
-PROJECTOR = ("merger", "deepstack_merger_list")
-"""What the projector is called inside the tower of the Qwen-VL families."""
+MERGER = "merger"
+"""What the projectors are called in families whose tower holds them."""
 
 
 def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
@@ -190,20 +191,24 @@ def open_model(config: TrainConfig, start: ModelDir, device: torch.device) -> An
     if config.lora is not None:
         return add_lora(model, start, config.lora)
     for part in section.frozen:
-        freeze(model, start, part)
+        freeze(model, start.family, part)
     return model
 
 
-def freeze(model: nn.Module, start: ModelDir, part: str) -> None:
+def freeze(model: nn.Module, family: Family, part: str) -> None:
     """Stop training one part of the model: `tower`, `projector` or `language`."""
-    family = start.family
     for name, parameter in model.named_parameters():
-        if name.startswith(family.tower):
-            own = "projector" if any(f".{module}" in name for module in PROJECTOR) else "tower"
-        else:
-            own = "language"
-        if own == part:
+        if part_of(name, family) == part:
             parameter.requires_grad_(False)
+
+
+def part_of(name: str, family: Family) -> str:
+    """Return which part of the model a weight belongs to."""
+    if family.projector is not None and name.startswith(family.projector):
+        return "projector"
+    if name.startswith(family.tower):
+        return "projector" if family.projector is None and MERGER in name else "tower"
+    return "language"
 
 
 def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection) -> nn.Module:
