@@ -35,6 +35,8 @@ from mllm_embed_serving.bench.load import Measurement, closed_loop
 from mllm_embed_serving.bench.workloads import Workload
 
 _READY_S = 600
+_ENGINE_SITE = Path(mllm_embed.backends.__file__).parent / "_engine_site"
+"""What stock vLLM needs beside a CPU build of torch; our server brings it to its engine by itself."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def main() -> None:
         parser.error("--model must be a complete model: export it first, since vLLM would be given no adapter")
     with (
         _running(_ours(options.model), options.logs / "ours.log") as ours,
-        _running(_stock(model_dir, options.kv_cache_gib), options.logs / "vllm.log") as stock,
+        _running(_stock(model_dir, options.kv_cache_gib), options.logs / "vllm.log", path=_ENGINE_SITE) as stock,
     ):
         asyncio.run(_compare({"ours": ours, "vLLM": stock}, model_dir.recipe.name, options))
 
@@ -96,14 +98,13 @@ def _stock(model_dir: ModelDir, kv_cache_gib: float) -> list[str]:
 
 
 @contextlib.contextmanager
-def _running(command: list[str], log: Path) -> Iterator[str]:
+def _running(command: list[str], log: Path, path: Path | None = None) -> Iterator[str]:
     """Start a server on a free port, and yield its address once it answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    site = Path(mllm_embed.backends.__file__).parent / "_engine_site"  # what vLLM needs beside a CPU build of torch
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH")))),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(path or ""), os.environ.get("PYTHONPATH")))),
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
