@@ -28,6 +28,9 @@ class Query:
         extras: positions of candidates that only this query sees, beyond the shared ones.
         instance: queries of one instance ask for the same thing in another way: in another language, or under another
             instruction. Empty where that means nothing.
+        gains: relevance of each of `truths`, above 0; empty means that all are equally right.
+        hidden: positions of shared candidates that this query does not see, such as the picture that it asks with.
+        likeness: how alike people find the query and its only candidate; None where candidates are ranked.
     """
 
     item: EmbedInput
@@ -35,6 +38,9 @@ class Query:
     slices: tuple[str, ...]
     extras: tuple[int, ...] = ()
     instance: str = ""
+    gains: tuple[float, ...] = ()
+    hidden: tuple[int, ...] = ()
+    likeness: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +74,16 @@ class EvalTask:
         meta_task: the kind of task, over which the second mean is taken.
         parts: ranking problems of equal weight.
         headline: the slice of queries that counts as the task's score.
+        metrics: what the makers of the task report, the first of them its score; see `task_scores.task_scores`.
+        group: tasks of one group, such as a modality, have a mean of their own; empty for none.
     """
 
     name: str
     meta_task: str
     parts: tuple[Part, ...]
     headline: str
+    metrics: tuple[str, ...] = ("hit1",)
+    group: str = ""
 
     def items(self) -> Iterator[EmbedInput]:
         """Everything that must be embedded; equal items come more than once."""

@@ -185,7 +185,8 @@ def _asked(task: EvalTask, outcomes: Sequence[QueryRanks], store: VectorStore, d
 
 
 def _seen(one: _Asked) -> NDArray[np.int64]:
-    return np.array([*range(one.part.pool), *one.query.extras], dtype=np.int64)
+    shared = (place for place in range(one.part.pool) if place not in one.query.hidden)
+    return np.array([*shared, *one.query.extras], dtype=np.int64)
 
 
 def _strip(one: _Asked) -> Strip:

@@ -11,7 +11,16 @@ from typing import Any
 
 from mllm_embed.evaluation.eval_types import EvaluationError
 from mllm_embed.evaluation.gallery import TaskGallery, VectorMap
-from mllm_embed.evaluation.report import DIAGNOSTICS, Report, check_comparable, diagnostic, model_name, pool_size
+from mllm_embed.evaluation.report import (
+    DIAGNOSTICS,
+    Report,
+    check_comparable,
+    diagnostic,
+    model_name,
+    pool_size,
+    task_label,
+)
+from mllm_embed.evaluation.task_scores import task_score
 
 COLOURS = ("#2f6fde", "#e07b1f", "#2a9d6f", "#b6449b", "#7a6ad8", "#c24141", "#5b7f95", "#a08a1b")
 """One per model; told apart by people with the common kinds of colour blindness in the order of use."""
@@ -113,13 +122,12 @@ def task_rows(reports: Sequence[Report]) -> list[TaskRow]:
             Bar(
                 COLOURS[place % len(COLOURS)],
                 model_name(reports[place]),
-                result["hit1"],
-                *result["interval"],
+                *(max(value, 0.0) for value in (task_score(result), *result["interval"])),
             )
             for place, result in own
         )
         pool = pool_size(list(first["parts"].values()))
-        rows.append(TaskRow(name, first["meta_task"], first["queries"], pool, first["chance"], bars))
+        rows.append(TaskRow(task_label(name, first), first["meta_task"], first["queries"], pool, first["chance"], bars))
     return rows
 
 

@@ -48,6 +48,7 @@ def truth_ranks(
     *,
     shared: int | None = None,
     extras: Sequence[Sequence[int]] | None = None,
+    hidden: Sequence[Sequence[int]] | None = None,
 ) -> list[NDArray[np.int64]]:
     """Rank the right candidates of each query by dot product, ties against them.
 
@@ -59,6 +60,7 @@ def truth_ranks(
         truths: for each query, positions of its right candidates, at least one.
         shared: only the first so many candidates are seen by all queries; None means all N.
         extras: for each query, positions of further candidates that it sees.
+        hidden: for each query, positions of candidates that it does not see.
 
     Returns:
         for each query, the ascending 1-based ranks of its right candidates.
@@ -72,7 +74,10 @@ def truth_ranks(
     for start in range(0, len(queries), _QUERY_BLOCK):
         block = slice(start, start + _QUERY_BLOCK)
         seen = None if extras is None else extras[block]
-        ranks += _block_ranks(queries[block], candidates, truths[block], shared, seen)
+        away = truths[block]  # neither the right ones themselves nor what is hidden stands above a right one
+        if hidden is not None:
+            away = [(*truth, *unseen) for truth, unseen in zip(away, hidden[block], strict=True)]
+        ranks += _block_ranks(queries[block], candidates, truths[block], shared=shared, extras=seen, away=away)
     return ranks
 
 
@@ -80,8 +85,10 @@ def _block_ranks(
     queries: NDArray[np.float32],
     candidates: NDArray[np.float32],
     truths: Sequence[Sequence[int]],
+    *,
     shared: int | None,
     extras: Sequence[Sequence[int]] | None,
+    away: Sequence[Sequence[int]],
 ) -> list[NDArray[np.int64]]:
     own = [
         np.sort(candidates[list(truth)] @ query)[::-1].astype(np.float64)
@@ -91,14 +98,13 @@ def _block_ranks(
     limit = len(candidates) if shared is None else shared
     for first in range(0, len(candidates), _CANDIDATE_BLOCK):
         scores = queries @ candidates[first : first + _CANDIDATE_BLOCK].T  # [q, n]
-        for row, truth in enumerate(truths):
+        for row, uncounted in enumerate(away):
             line = scores[row].copy()
-            hidden = max(limit - first, 0)
-            line[hidden:] = -np.inf
+            line[max(limit - first, 0) :] = -np.inf
             for place in () if extras is None else extras[row]:
                 if first <= place < first + len(line):
                     line[place - first] = scores[row, place - first]
-            for place in truth:
+            for place in uncounted:
                 if first <= place < first + len(line):
                     line[place - first] = -np.inf
             above[row] += (line[None, :] >= own[row][:, None] - TIE).sum(axis=1)

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mllm_embed.evaluation.eval_types import EvaluationError, Part, item_key
+from mllm_embed.evaluation.eval_types import EvaluationError, Part, Query, item_key
 from mllm_embed.evaluation.metrics import METRICS, score
-from mllm_embed.evaluation.ranking import Ranking, average_precision, r_precision, recall
+from mllm_embed.evaluation.ranking import Ranking, average_precision, graded_ndcg, r_precision, recall
 
 MORE_METRICS = ("recall10", "map", "r_precision")
 """Metrics beside `METRICS` that tell something where a query has several right candidates."""
+
+_PLAIN = ("task", "part", "instance", "candidates", "likeness", "cosine")
+_LISTS = ("slices", "ranks", "gains")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,9 @@ class QueryRanks:
         instance: see `Query.instance`.
         candidates: number of candidates that it saw.
         ranks: ascending 1-based ranks of the right ones.
+        gains: their relevance in the same order; empty means that all are equally right.
+        likeness: see `Query.likeness`.
+        cosine: of the query and its only candidate; None where candidates are ranked.
     """
 
     task: str
@@ -38,18 +44,29 @@ class QueryRanks:
     instance: str
     candidates: int
     ranks: tuple[int, ...]
+    gains: tuple[float, ...] = ()
+    likeness: float | None = None
+    cosine: float | None = None
 
     @property
     def chance(self) -> float:
         """Hit@1 of a random order."""
         return len(self.ranks) / self.candidates
 
-    def values(self) -> tuple[float, ...]:
-        """Return chance and all metrics, in the order of `ALL_METRICS`."""
+    def ranking(self) -> Ranking:
+        """Return where the right candidates stood, with their relevance."""
         ranks = np.array(self.ranks, dtype=np.int64)
-        ranking = Ranking.of_ranks(ranks)
+        if not self.gains:
+            return Ranking.of_ranks(ranks)
+        gains = np.array(self.gains, dtype=np.float64)
+        return Ranking(ranks, gains, np.sort(gains)[::-1])
+
+    def values(self) -> tuple[float, ...]:
+        """Return chance and all metrics, in the order of `ALL_METRICS`; nDCG counts how right a candidate is."""
+        ranking = self.ranking()
+        first = replace(score(ranking.ranks), ndcg5=graded_ndcg(ranking, 5), ndcg10=graded_ndcg(ranking, 10))
         more = (recall(ranking, 10), average_precision(ranking), r_precision(ranking))
-        return (self.chance, *astuple(score(ranks)), *more)
+        return (self.chance, *astuple(first), *more)
 
 
 ALL_METRICS = ("chance", *METRICS, *MORE_METRICS)
@@ -68,7 +85,15 @@ def part_digest(part: Part) -> str:
     for query in part.queries:
         seen = [sorted(keys[place] for place in places) for places in (query.truths, query.extras)]
         digest.update(repr((item_key(query.item), seen, query.slices)).encode())
+        digest.update(_more_of_query(query, keys).encode())
     return digest.hexdigest()
+
+
+def _more_of_query(query: Query, keys: Sequence[str]) -> str:
+    """What only some queries have: nothing for the others, whose digests stay as they were."""
+    gains = sorted(zip((keys[place] for place in query.truths), query.gains, strict=True)) if query.gains else []
+    hidden = sorted(keys[place] for place in query.hidden)
+    return repr((gains, hidden, query.likeness)) if gains or hidden or query.likeness is not None else ""
 
 
 def ranks_file(report: Path) -> Path:
@@ -83,9 +108,8 @@ def write_ranks(path: Path, outcomes: Iterable[QueryRanks]) -> str:
 
     rows: list[dict[str, Any]] = [
         {
-            **{name: getattr(one, name) for name in ("task", "part", "instance", "candidates")},
-            "slices": list(one.slices),
-            "ranks": list(one.ranks),
+            **{name: getattr(one, name) for name in _PLAIN},
+            **{name: list(getattr(one, name)) for name in _LISTS},
         }
         for one in outcomes
     ]
@@ -106,15 +130,7 @@ def read_ranks(path: Path, sha256: str) -> list[QueryRanks]:
         raise EvaluationError(f"{path} is missing; it is written beside the report, and paired comparisons need it")
     if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise EvaluationError(f"{path} is not of the same run as its report")
-    rows = pq.read_table(path).to_pylist()
     return [
-        QueryRanks(
-            row["task"],
-            row["part"],
-            tuple(row["slices"]),
-            row["instance"],
-            row["candidates"],
-            tuple(row["ranks"]),
-        )
-        for row in rows
+        QueryRanks(**{name: row[name] for name in _PLAIN}, **{name: tuple(row[name]) for name in _LISTS})
+        for row in pq.read_table(path).to_pylist()
     ]

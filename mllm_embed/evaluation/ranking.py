@@ -77,11 +77,17 @@ def reciprocal_rank(ranking: Ranking) -> float:
     return float(1.0 / ranking.ranks[0]) if len(ranking.ranks) else 0.0
 
 
-def average_precision(ranking: Ranking) -> float:
-    """Return the mean, over all relevant documents, of the precision at the place of each; 0 for those not found."""
-    if not len(ranking.ranks):
+def average_precision(ranking: Ranking, cut: int | None = None) -> float:
+    """Return the mean, over all relevant documents, of the precision at the place of each; 0 for those not found.
+
+    Args:
+        ranking: of one query.
+        cut: only the first so many places count, and so at most as many documents (Baldrati et al. 2023, CIRCO).
+    """
+    ranks = ranking.ranks if cut is None else ranking.ranks[ranking.ranks <= cut]
+    if not len(ranks):
         return 0.0
-    return float((np.arange(1, len(ranking.ranks) + 1) / ranking.ranks).sum() / len(ranking.ideal))
+    return float((np.arange(1, len(ranks) + 1) / ranks).sum() / len(ranking.ideal[:cut]))
 
 
 def r_precision(ranking: Ranking) -> float:
@@ -136,6 +142,26 @@ def winoground(scores: NDArray[np.floating]) -> Winoground:
     text = (own[0] > scores[:, 0, 1]) & (own[1] > scores[:, 1, 0])
     image = (own[0] > scores[:, 1, 0]) & (own[1] > scores[:, 0, 1])
     return Winoground(float(text.mean()), float(image.mean()), float((text & image).mean()))
+
+
+def spearman(one: NDArray[np.floating], other: NDArray[np.floating]) -> float:
+    """Return Spearman's rank correlation of two values of the same things, equal values sharing their mean rank.
+
+    0 where either is the same for all: a model that returns one constant vector has found nothing.
+
+    Args:
+        one: shape [N].
+        other: shape [N].
+    """
+    ranks = [_mean_ranks(values) - (len(values) + 1) / 2 for values in (one, other)]
+    spread = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
+    return float((ranks[0] * ranks[1]).sum()) / spread if spread > 0 else 0.0
+
+
+def _mean_ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: NDArray[np.float64] = (counts.cumsum() - (counts - 1) / 2)[place]
+    return ranks
 
 
 def mean_rank_variance(ranks: NDArray[np.integer]) -> float:

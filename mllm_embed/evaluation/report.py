@@ -12,7 +12,9 @@ from typing import Any
 
 from mllm_embed import __version__
 from mllm_embed.evaluation.eval_types import EvaluationError
+from mllm_embed.evaluation.mmeb import SLICE_IN, SLICE_OUT
 from mllm_embed.evaluation.runner import overall
+from mllm_embed.evaluation.task_scores import HIT1, task_metric, task_score
 from mllm_embed.tasks import TASKS
 
 SCHEMA_VERSION = 2
@@ -99,7 +101,7 @@ def write_report(path: Path, report: Report) -> None:
 
 
 def markdown(reports: Sequence[Report], *, details: bool = True) -> str:
-    """Return Markdown tables of Hit@1, models side by side.
+    """Return Markdown tables of the tasks' scores, models side by side.
 
     Args:
         reports: runs, in the order of columns.
@@ -116,13 +118,17 @@ def markdown(reports: Sequence[Report], *, details: bool = True) -> str:
     lines = [_row(["task", "pool", "queries", "chance", *(model_name(report) for report in reports)])]
     lines.append(_row(["---", "---:", "---:", "---:", *("---:" for _ in reports)]))
     lines += [_task_row(name, reports) for name in names]
-    for label, key in (("mean over tasks", "mean_over_tasks"), ("mean over meta-tasks", "mean_over_meta_tasks")):
-        cells = [_mean_cell(report, key, len(names)) for report in reports]
+    for label, path in _means_of(reports[0]).items():
+        cells = [_mean_cell(report, path, len(names)) for report in reports]
         lines.append(_row([f"**{label}**", "", "", "", *cells]))
-    head = "Hit@1 ± half of the 95 % bootstrap interval."
+    head = "Hit@1, or the metric that a task names, ± half of the 95 % bootstrap interval."
     if limit := reports[0]["settings"]["limit_pool"]:
         head += f" A smoke run, cut to {limit}: not comparable with any other numbers."
-    return "\n".join([head, "", *lines, *(_details(names, reports) if details else ())]) + "\n"
+    if absent := reports[0].get("absent"):
+        lines += ["", f"Not in the folder, and in no mean: {', '.join(absent)}."]
+    if details:
+        lines += [*_more_scores(names, reports), *_details(names, reports)]
+    return "\n".join([head, "", *lines]) + "\n"
 
 
 def diagnostics_table(reports: Sequence[Report]) -> str:
@@ -163,6 +169,42 @@ def _shape(result: Mapping[str, Any]) -> list[Any]:
     return [(name, part["sha256"]) for name, part in result["parts"].items()]
 
 
+def _means_of(report: Report) -> dict[str, tuple[str, ...]]:
+    """Label every mean of a run, and say where it stands under `overall`."""
+    means = report["overall"]
+    groups = {
+        f"{name}, {group['tasks']} tasks": ("groups", name, "mean") for name, group in means.get("groups", {}).items()
+    }
+    scores = {f"mean over tasks, {name}": ("scores", name) for name in means.get("scores", {})}
+    return {
+        "mean over tasks": ("mean_over_tasks",),
+        "mean over meta-tasks": ("mean_over_meta_tasks",),
+        **{f"mean, {mark}": (mark,) for mark in (SLICE_IN, SLICE_OUT) if mark in means},
+        **groups,
+        **scores,
+    }
+
+
+def _more_scores(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
+    """One row per metric of the tasks whose makers report several."""
+    several = [
+        (name, scores)
+        for name in names
+        if len(scores := _first_with(name, reports)["results"][name].get("scores", {})) > 1
+    ]
+    rows = [
+        _row([name, metric, *(_score_cell(report, name, metric) for report in reports)])
+        for name, scores in several
+        for metric in scores
+    ]
+    head = ["task", "metric", *(model_name(report) for report in reports)]
+    return ["", "By metric:", "", _row(head), _row(["---", "---", *("---:" for _ in reports)]), *rows] if rows else []
+
+
+def _score_cell(report: Report, name: str, metric: str) -> str:
+    return _number(report["results"][name]["scores"][metric]) if name in report["results"] else "-"
+
+
 def _details(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
     """One row per part and slice, for tasks that have more than one."""
     head = ["task", "part", "slice", "pool", "queries", "chance", *(model_name(report) for report in reports)]
@@ -182,7 +224,9 @@ def _details(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
 def _slice_cell(report: Report, name: str, part: str, slice_name: str) -> str:
     if name not in report["results"]:
         return "-"
-    return _number(report["results"][name]["parts"][part]["slices"][slice_name]["hit1"])
+    result = report["results"][name]
+    values = result["parts"][part]["slices"][slice_name]
+    return _number(values.get(task_metric(result), values["hit1"]))
 
 
 def _task_row(name: str, reports: Sequence[Report]) -> str:
@@ -192,9 +236,16 @@ def _task_row(name: str, reports: Sequence[Report]) -> str:
     for report in reports:
         own = report["results"].get(name)
         cells.append(
-            "-" if own is None else f"{_number(own['hit1'])} ± {(own['interval'][1] - own['interval'][0]) / 2:.3f}"
+            "-" if own is None else f"{_number(task_score(own))} ± {(own['interval'][1] - own['interval'][0]) / 2:.3f}"
         )
-    return _row([name, pool, f"{result['queries']:,}", _number(result["chance"]), *cells])
+    chance = _number(result["chance"]) if task_metric(result) == HIT1 else "-"
+    return _row([task_label(name, result), pool, f"{result['queries']:,}", chance, *cells])
+
+
+def task_label(name: str, result: Mapping[str, Any]) -> str:
+    """Return a task's name, with its metric unless that is Hit@1."""
+    metric = task_metric(result)
+    return name if metric == HIT1 else f"{name} ({metric})"
 
 
 def pool_size(parts: Sequence[Mapping[str, Any]]) -> str:
@@ -204,9 +255,14 @@ def pool_size(parts: Sequence[Mapping[str, Any]]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _mean_cell(report: Report, key: str, tasks: int) -> str:
+def _mean_cell(report: Report, path: Sequence[str], tasks: int) -> str:
     """A mean over some of the tasks must not stand beside a mean over all."""
-    return _number(report["overall"][key]) if report["overall"]["tasks"] == tasks else "-"
+    if report["overall"]["tasks"] != tasks:
+        return "-"
+    value = report["overall"]
+    for key in path:
+        value = value[key]
+    return "-" if value is None else _number(value)
 
 
 def _all_tasks(reports: Sequence[Report]) -> list[str]:

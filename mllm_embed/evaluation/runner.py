@@ -12,19 +12,18 @@ from numpy.typing import NDArray
 
 from mllm_embed.errors import InputError
 from mllm_embed.evaluation.encoders import Encoder
-from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, item_key
+from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, Query, item_key
 from mllm_embed.evaluation.metrics import truth_ranks
 from mllm_embed.evaluation.mmeb import SLICE_IN, SLICE_OUT
 from mllm_embed.evaluation.query_ranks import ALL_METRICS, QueryRanks, part_digest, table
 from mllm_embed.evaluation.ranking import mean_rank_variance
-from mllm_embed.evaluation.significance import bootstrap_interval
+from mllm_embed.evaluation.task_scores import DIGITS, mean, more_means, task_score, task_scores
 from mllm_embed.evaluation.vector_store import VectorStore
 from mllm_embed.types import EmbedInput, Image, Text
 from mllm_embed.vectors import finish
 
 CHUNK = 256
 """Items embedded between two writes to the cache."""
-_DIGITS = 6
 
 Progress = Callable[[int, int], None]
 """Called with the number of items done and of all items."""
@@ -132,6 +131,7 @@ def _rank_part(task: str, part: Part, store: VectorStore, dimensions: int | None
         [query.truths for query in part.queries],
         shared=part.shared,
         extras=[query.extras for query in part.queries],
+        hidden=[query.hidden for query in part.queries],
     )
     return [
         QueryRanks(
@@ -139,21 +139,36 @@ def _rank_part(task: str, part: Part, store: VectorStore, dimensions: int | None
             part.name,
             query.slices,
             query.instance,
-            part.pool + len(query.extras),
+            part.pool + len(query.extras) - len(query.hidden),
             tuple(found.tolist()),
+            **_beside_ranks(query, vector, candidates),
         )
-        for query, found in zip(part.queries, ranks, strict=True)
+        for query, vector, found in zip(part.queries, queries, ranks, strict=True)
     ]
+
+
+def _beside_ranks(query: Query, vector: NDArray[np.float32], candidates: NDArray[np.float32]) -> dict[str, Any]:
+    """What is kept of a query whose right candidates are not equally right, or are not ranked at all."""
+    if not query.gains and query.likeness is None:
+        return {}
+    cosines = candidates[list(query.truths)] @ vector
+    order = np.lexsort((query.gains, -cosines)) if query.gains else ()  # ties against the model
+    return {
+        "gains": tuple(query.gains[place] for place in order),
+        "likeness": query.likeness,
+        "cosine": None if query.likeness is None else float(cosines[0]),
+    }
 
 
 def score_tasks(tasks: Sequence[EvalTask], outcomes: Sequence[QueryRanks]) -> dict[str, Any]:
     """Compute the numbers of tasks from the ranks of their queries.
 
     Returns:
-        per task JSON values: `meta_task`, `headline` (a slice), `hit1` with its 95 % `interval` and `chance` on that
-        slice, `slices` (means over parts), `parts` (pool, the fewest and the most candidates that a query saw, a digest
-        of queries and candidates, and per slice the number of queries and all metrics) and, where queries ask for one
-        thing in several ways, `instances`.
+        per task JSON values: `meta_task`, `headline` (a slice), `hit1` with its `chance` on that slice, the score by
+        the task's own `metric` with its 95 % `interval`, all of its `scores`, its `group` if it has one, `slices`
+        (means over parts), `parts` (pool, the fewest and the most candidates that a query saw, a digest of queries and
+        candidates, and per slice the number of queries and all metrics) and, where queries ask for one thing in
+        several ways, `instances`.
     """
     by_task: dict[str, list[QueryRanks]] = defaultdict(list)
     for outcome in outcomes:
@@ -163,7 +178,7 @@ def score_tasks(tasks: Sequence[EvalTask], outcomes: Sequence[QueryRanks]) -> di
 
 def _score_task(task: EvalTask, outcomes: Sequence[QueryRanks]) -> dict[str, Any]:
     parts: dict[str, Any] = {}
-    hits: list[NDArray[np.float64]] = []
+    asked: list[list[QueryRanks]] = []
     for part in task.parts:
         own = [outcome for outcome in outcomes if outcome.part == part.name]
         values = table(own)
@@ -179,7 +194,7 @@ def _score_task(task: EvalTask, outcomes: Sequence[QueryRanks]) -> dict[str, Any
             "slices": {name: _means(values[rows]) for name, rows in sorted(by_slice.items())},
         }
         if task.headline in by_slice:
-            hits.append(values[by_slice[task.headline], ALL_METRICS.index("hit1")])
+            asked.append([own[row] for row in by_slice[task.headline]])
     names = sorted({name for part in parts.values() for name in part["slices"]})
     means = {
         name: _mean_over_parts([p["slices"][name] for p in parts.values() if name in p["slices"]]) for name in names
@@ -188,10 +203,11 @@ def _score_task(task: EvalTask, outcomes: Sequence[QueryRanks]) -> dict[str, Any
     instances = _instances([outcome for outcome in outcomes if task.headline in outcome.slices])
     return {
         "meta_task": task.meta_task,
+        **({"group": task.group} if task.group else {}),
         "headline": task.headline,
         "queries": headline["queries"],
         "hit1": headline["hit1"],
-        "interval": [round(bound, _DIGITS) for bound in bootstrap_interval(hits)],
+        **task_scores(task.metrics, asked),
         "chance": headline["chance"],
         **({"instances": instances} if instances else {}),
         "slices": means,
@@ -212,38 +228,39 @@ def _instances(outcomes: Sequence[QueryRanks]) -> dict[str, Any]:
     return {
         "ways": ways,
         "count": len(ranks),
-        "mean_rank_variance": round(mean_rank_variance(ranks), _DIGITS),
-        "all_hit1": round(float((ranks == 1).all(axis=1).mean()), _DIGITS),
+        "mean_rank_variance": round(mean_rank_variance(ranks), DIGITS),
+        "all_hit1": round(float((ranks == 1).all(axis=1).mean()), DIGITS),
     }
 
 
 def _means(rows: NDArray[np.float64]) -> dict[str, Any]:
-    values = {name: round(float(value), _DIGITS) for name, value in zip(ALL_METRICS, rows.mean(0), strict=True)}
+    values = {name: round(float(value), DIGITS) for name, value in zip(ALL_METRICS, rows.mean(0), strict=True)}
     return {"queries": len(rows), **values}
 
 
 def _mean_over_parts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    values = {name: round(sum(part[name] for part in parts) / len(parts), _DIGITS) for name in ALL_METRICS}
+    values = {name: round(sum(part[name] for part in parts) / len(parts), DIGITS) for name in ALL_METRICS}
     return {"queries": sum(part["queries"] for part in parts), **values}
 
 
 def overall(results: dict[str, Any]) -> dict[str, Any]:
-    """Return both means of the headline Hit@1: over tasks, and over meta-tasks (each the mean of its tasks).
+    """Return both means of the tasks' scores: over tasks, and over meta-tasks (each the mean of its tasks).
 
-    Tasks that are marked as in or out of distribution have a mean of each kind too.
+    Tasks that are marked as in or out of distribution have a mean of each kind too, and so have groups (`more_means`).
     """
+    counted = list(results.values())
     by_meta: dict[str, list[float]] = defaultdict(list)
-    for result in results.values():
-        by_meta[result["meta_task"]].append(result["hit1"])
+    for result in counted:
+        by_meta[result["meta_task"]].append(task_score(result))
     marked = {
-        mark: [result["slices"][mark]["hit1"] for result in results.values() if mark in result["slices"]]
-        for mark in (SLICE_IN, SLICE_OUT)
+        mark: [task_score(result) for result in counted if mark in result["slices"]] for mark in (SLICE_IN, SLICE_OUT)
     }
-    metas = {name: round(sum(hits) / len(hits), _DIGITS) for name, hits in sorted(by_meta.items())}
+    metas = {name: mean(scores) for name, scores in sorted(by_meta.items())}
     return {
-        "tasks": len(results),
-        "mean_over_tasks": round(sum(result["hit1"] for result in results.values()) / len(results), _DIGITS),
-        "mean_over_meta_tasks": round(sum(metas.values()) / len(metas), _DIGITS),
+        "tasks": len(counted),
+        "mean_over_tasks": mean([task_score(result) for result in counted]),
+        "mean_over_meta_tasks": mean(list(metas.values())),
         "meta_tasks": metas,
-        **{mark: round(sum(hits) / len(hits), _DIGITS) for mark, hits in marked.items() if hits},
+        **{mark: mean(scores) for mark, scores in marked.items() if scores},
+        **more_means(counted),
     }

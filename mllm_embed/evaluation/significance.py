@@ -5,7 +5,7 @@ Values come by part: a task's score is the mean over its parts of the mean over 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,25 @@ def bootstrap_interval(
         drawn = np.array([values[rng.integers(0, len(values), len(values))].mean() for _ in range(rounds)])
         means += weight * drawn
     low, high = np.percentile(means / sum(weights), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def resampled_interval(
+    parts: Values, statistic: Callable[[NDArray[np.float64]], float], *, rounds: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of the mean over parts of a statistic that is no mean over queries.
+
+    Args:
+        parts: what the statistic is computed from, a row per query for each part.
+        statistic: of the rows of one part.
+        rounds: number of resamples.
+        seed: of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = [
+        [statistic(rows[rng.integers(0, len(rows), len(rows))]) for _ in range(rounds)] for rows in parts
+    ]  # [parts, rounds]
+    low, high = np.percentile(np.mean(drawn, axis=0), [2.5, 97.5])
     return float(low), float(high)
 
 
