@@ -16,6 +16,7 @@ from torch.multiprocessing.spawn import spawn
 from mllm_embed_training import ranks, toy_tasks
 from mllm_embed_training.build import build_stage
 from mllm_embed_training.config import TrainConfig
+from mllm_embed_training.errors import TrainingFailed
 from mllm_embed_training.plan import MixturePlan
 from mllm_embed_training.trainer import train, trainable
 from tests.training.test_trainer import recipe
@@ -136,5 +137,5 @@ def test_gathered_rows_keep_their_order_and_only_own_gradients(
 
 def test_ranks_must_divide_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ranks, "count", lambda: 3)
-    with pytest.raises(ValueError, match=r"data\.batch_size must be a multiple of the 3 processes, but is 4"):
+    with pytest.raises(TrainingFailed, match=r"data\.batch_size must be a multiple of the 3 processes, but is 4"):
         ranks.share(4)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,7 @@ class Broken:
 
     def __init__(self, *, loss: float = 1.0, kill: bool = False) -> None:
         self.model: nn.Module = nn.Linear(2, 1)
+        self.tasks: Mapping[str, Any] = {}
         self.sizes = {"toy-caption": 4, "toy-question": 4}
         self.answers: dict[str, Any] = {}
         self._loss = loss

@@ -32,6 +32,7 @@ from mllm_embed_training.heldout import HeldOut
 from mllm_embed_training.joint import JointStage
 from mllm_embed_training.pair_tasks import pair_tasks
 from mllm_embed_training.prompt_encoder import PromptEncoder
+from mllm_embed_training.run_files import written_whole
 from mllm_embed_training.sources import Package, data_folder
 from mllm_embed_training.stage import Stage
 from mllm_embed_training.teacher import TeacherVectors
@@ -46,12 +47,13 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     """Build the stage that a recipe describes, and the model directory that it starts from.
 
     Raises:
-        ConfigError: an unknown task or template.
+        ConfigError: an unknown task or template, or a width that the vectors do not have.
         DataNotFound: a task needs the data package and its folder is not given.
         DataFileError: a file of rows or of a teacher's vectors cannot be used.
     """
     answers, pairs = choose_tasks(config, run_dir / "cache")
     start = start_directory(config, run_dir, {**answers, **pairs})
+    check_widths(config, start)
     device = pick_device(config.device)
     seed_everything(config.seed)  # the adapter's first weights are random
     model = open_model(config, start, device)
@@ -155,8 +157,9 @@ def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, Exam
             )
     else:
         path = run_dir / "start"
-        if not (path / "config.json").exists() and ranks.rank() == 0:
-            scratch.create(config.model.scratch or scratch.ScratchModel(), corpus(tasks), path, seed=config.seed)
+        if not path.exists() and ranks.rank() == 0:
+            with written_whole(path) as folder:
+                scratch.create(config.model.scratch or scratch.ScratchModel(), corpus(tasks), folder, seed=config.seed)
         ranks.wait()
         start = open_model_dir(path)
     if config.model.template is None:
@@ -166,6 +169,13 @@ def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, Exam
         raise ConfigError(f"model.template must be one of {', '.join(templates)}, but is {config.model.template!r}")
     chosen = templates[config.model.template]
     return start.with_recipe(template=chosen.name, template_version=chosen.version)
+
+
+def check_widths(config: TrainConfig, start: ModelDir) -> None:
+    """Raise `ConfigError` if a Matryoshka width is not below the model's own."""
+    full = start.recipe.dimensions
+    if wide := [width for width in config.loss.matryoshka.dimensions if width >= full]:
+        raise ConfigError(f"loss.matryoshka.dimensions must be below the model's own {full}, but one is {wide[0]}")
 
 
 def corpus(tasks: Mapping[str, ExampleTask[Any]]) -> Iterable[str]:
@@ -239,16 +249,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def save_best(stage: Stage, start: ModelDir, config: TrainConfig) -> None:
-    """Write the model as it is now to `RUN_DIR/best`, in place of an earlier one, whole or not at all."""
-    best = Path(config.run_dir) / "best"
-    unfinished = best.with_name(".unfinished-best")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    save_result(stage, start, config, unfinished)
-    shutil.rmtree(best, ignore_errors=True)
-    unfinished.rename(best)
-
-
 def save_result(stage: Stage, start: ModelDir, config: TrainConfig, out: Path) -> None:
     """Write what training made: a complete model directory, or an adapter directory that names its base.
 
@@ -256,9 +256,13 @@ def save_result(stage: Stage, start: ModelDir, config: TrainConfig, out: Path) -
         stage: holds the trained model.
         start: the model that training started from, under the recipe of the model to be.
         config: the run's recipe.
-        out: directory to write; a finished run repeated writes the same again.
+        out: directory to write, whole or not at all, in place of what is there.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with written_whole(out) as folder:
+        _write_result(stage, start, config, folder)
+
+
+def _write_result(stage: Stage, start: ModelDir, config: TrainConfig, out: Path) -> None:
     model: Any = stage.model
     changes: dict[str, Any] = {"name": Path(config.run_dir).name}
     model.save_pretrained(out)

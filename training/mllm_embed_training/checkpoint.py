@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import random
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +28,12 @@ from torch import Tensor, nn
 from mllm_embed.errors import IncompatibleCheckpoint
 from mllm_embed.model_dir import file_sha256
 from mllm_embed_training.errors import TrainingFailed
+from mllm_embed_training.run_files import REPLACED, UNFINISHED, written_whole
 
 logger = logging.getLogger(__name__)
 
 _FOLDER = "checkpoints"
 _PREFIX = "step-"
-_UNFINISHED = ".unfinished-"
-_REPLACED = ".replaced-"
 _WEIGHTS, _OPTIMIZER, _STATE, _MANIFEST = "weights.safetensors", "optimizer.pt", "state.pt", "manifest.json"
 
 
@@ -75,7 +71,7 @@ def save(
     _sweep(folder)
     target = folder / f"{_PREFIX}{step:08d}"
     try:
-        with _written_whole(target) as unfinished:
+        with written_whole(target) as unfinished:
             _write_files(unfinished, step, model, optimizer, extra)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise TrainingFailed(f"{target} could not be written, earlier ones are untouched: {error}") from error
@@ -155,41 +151,10 @@ def _write_files(
     (folder / _MANIFEST).write_text(json.dumps({"step": step, "files": files}, indent=2) + "\n", encoding="utf-8")
 
 
-@contextmanager
-def _written_whole(target: Path) -> Iterator[Path]:
-    """Give a hidden directory to fill; on success it becomes `target`, durably; on failure it is removed."""
-    unfinished = target.with_name(_UNFINISHED + target.name)
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        for path in [*unfinished.iterdir(), unfinished]:
-            _flush(path)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    if target.exists():  # the same step again, after a restart from an earlier one
-        replaced = target.with_name(_REPLACED + target.name)
-        target.rename(replaced)
-        unfinished.rename(target)
-        shutil.rmtree(replaced)
-    else:
-        unfinished.rename(target)
-    _flush(target.parent)
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file's or directory's content is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _sweep(folder: Path) -> None:
     """Remove what a killed process left behind."""
     for path in folder.iterdir():
-        if path.name.startswith((_UNFINISHED, _REPLACED)):
+        if path.name.startswith((UNFINISHED, REPLACED)):
             shutil.rmtree(path)
 
 

@@ -28,31 +28,33 @@ def train(
       torchrun --no-python --nproc-per-node 8 mllm-embed train training/configs/mini-contrastive.yaml
     """
     from mllm_embed_training import ranks
-    from mllm_embed_training.build import build_heldout, build_stage, save_best, save_result
+    from mllm_embed_training.build import build_heldout, build_stage, save_result
     from mllm_embed_training.config import load_config
+    from mllm_embed_training.run_files import REPORT
     from mllm_embed_training.trainer import train as run
+    from mllm_embed_training.watch import explained
 
     config = load_config(recipe, set_)
     run_dir = Path(config.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with ranks.joined():
-        stage, start = build_stage(config, run_dir)
-        heldout = build_heldout(config, stage, start)
+    with explained(config):
+        with ranks.joined():
+            run_dir.mkdir(parents=True, exist_ok=True)
+            stage, start = build_stage(config, run_dir)
+            heldout = build_heldout(config, stage, start)
 
-        def measure(done: int) -> None:
-            if heldout is not None and heldout.is_due(done, config.optim.steps) and heldout.measure(done):
-                save_best(stage, start, config)
+            def measure(done: int) -> None:
+                if heldout is not None and heldout.is_due(done, config.optim.steps) and heldout.measure(done):
+                    save_result(stage, start, config, run_dir / "best")
 
-        if ranks.rank() == 0:
-            (run_dir / "config.json").write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        finished = run(config, stage, run_dir, start=start.fingerprint, after_step=measure)
-        if ranks.rank() != 0:
-            return
+            finished = run(config, stage, run_dir, start=start.fingerprint, after_step=measure)
+            if ranks.rank() != 0:
+                return
+        if finished:
+            save_result(stage, start, config, run_dir / "model")
     if not finished:
         typer.echo(f"stopped at a checkpoint; run the same command again to go on from {run_dir}", err=True)
         return
-    save_result(stage, start, config, run_dir / "model")
-    typer.echo(f"{run_dir / 'model'} is ready; curves: {run_dir / 'curves.png'}")
+    typer.echo(f"{run_dir / 'model'} is ready; how it went: {run_dir / REPORT}")
 
 
 def export(

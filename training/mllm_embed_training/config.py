@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,6 +109,16 @@ class DataSection(Section):
     workers: int = Field(default=0, ge=0)
     """Processes that prepare batches; 0 prepares in the training process."""
 
+    @model_validator(mode="after")
+    def _a_plan_can_be_made(self) -> DataSection:
+        if self.batch_size % self.group_size:
+            raise ValueError(f"group_size must divide batch_size {self.batch_size}, but is {self.group_size}")
+        if below := [name for name, share in self.tasks.items() if not 0 <= share < math.inf]:
+            raise ValueError(f"a task's share must be at least 0, but that of {below[0]} is {self.tasks[below[0]]}")
+        if not any(self.tasks.values()):
+            raise ValueError("tasks needs at least one task with a share above 0")
+        return self
+
 
 class TeacherSection(Section):
     """Whose similarities the distill stage learns."""
@@ -211,6 +222,8 @@ def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must hold the keys of a recipe, but holds {raw!r}")
     for override in overrides or []:
         _apply(raw, override)
     try:
@@ -227,4 +240,9 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     *sections, last = key.split(".")
     for section in sections:
         raw = raw.setdefault(section, {})
-    raw[last] = yaml.safe_load(value)
+        if not isinstance(raw, dict):
+            raise ConfigError(f"an override names a section, but {section} in {override!r} is {raw!r}")
+    try:
+        raw[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"an override's value must be YAML, but is {value!r}") from None

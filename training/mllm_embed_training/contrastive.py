@@ -74,12 +74,12 @@ class ContrastiveStage:
         self.sizes = {name: len(task.rows) for name, task in tasks.items()}
         self.answers = {name: partial(_answers, task) for name, task in tasks.items() if task.answer is not None}
         self._encoder = encoder
-        self._tasks = tasks
+        self.tasks = tasks
         self._loss = loss
 
     def prepare(self, draw: Draw) -> PreparedExample:
         """Render query, positives and negatives as the embedder will render them when it is served."""
-        task = self._tasks[draw.task]
+        task = self.tasks[draw.task]
         example = task.draw(task.rows[draw.row], random.Random(str(draw.seed)))
         sides = [example.positive, *example.also, *example.negatives]
         return PreparedExample(
@@ -122,7 +122,13 @@ class ContrastiveStage:
 
         loss = grad_cache_step(self._encoder.encode, batch.queries, batch.candidates, loss_of)
         tokens = sum(int(chunk["attention_mask"].sum()) for chunk in [*batch.queries, *batch.candidates])
-        return {"loss": float(loss), "accuracy": float(accuracy), "tokens": ranks.total(tokens)}
+        negatives = float((~targets.excluded).sum(dim=1).float().mean()) - 1
+        return {
+            "loss": float(loss),
+            "accuracy": float(accuracy),
+            "negatives": negatives,
+            "tokens": ranks.total(tokens),
+        }
 
     def _targets(self, batch: ContrastiveBatch) -> Targets:
         """Return what is right in the batches of all ranks."""

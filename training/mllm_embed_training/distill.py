@@ -62,14 +62,14 @@ class DistillStage:
         self.sizes = {name: len(task.rows) for name, task in tasks.items()}
         self.answers: dict[str, Callable[[], NDArray[np.int64]]] = {}
         self._encoder = encoder
-        self._tasks = tasks
+        self.tasks = tasks
         self._teacher = teacher
         self._temperature = temperature
         self._teacher_temperature = teacher_temperature
 
     def prepare(self, draw: Draw) -> tuple[RenderedPrompt, NDArray[np.float32]]:
         """Render a text and look up the teacher's vector of it."""
-        task = self._tasks[draw.task]
+        task = self.tasks[draw.task]
         example = task.draw(task.rows[draw.row], random.Random(str(draw.seed)))
         role, side = ("query", example.query) if _is_text(example.query) else ("target", example.positive)
         if not _is_text(side):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from mllm_embed.errors import IncompatibleCheckpoint, ModelError
 from mllm_embed.model_dir import ModelDir, open_model_dir
@@ -163,5 +164,7 @@ def _all_or_nothing(out: Path) -> Iterator[Path]:
     try:
         yield folder
         folder.replace(out)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{out} could not be written: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

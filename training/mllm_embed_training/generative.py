@@ -55,7 +55,7 @@ class GenerativeStage:
         self.model: nn.Module = model
         self.sizes = {name: len(task.rows) for name, task in tasks.items()}
         self.answers: dict[str, Callable[[], NDArray[np.int64]]] = {}  # negatives are what answers could spoil
-        self._tasks = tasks
+        self.tasks = tasks
         self._vocabulary = model.get_output_embeddings()
         self._chunk_size = chunk_size
         self._device = device
@@ -66,7 +66,7 @@ class GenerativeStage:
 
     def prepare(self, draw: Draw) -> tuple[RenderedPrompt, int]:
         """Return a dialogue's prompt with its answer, and the answer's length in tokens."""
-        task = self._tasks[draw.task]
+        task = self.tasks[draw.task]
         dialogue = task.draw(task.rows[draw.row], random.Random(str(draw.seed)))
         item = EmbedInput(dialogue.content)
         question = self._renderer.render(item, "", pictures(item))

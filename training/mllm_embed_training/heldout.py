@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,8 +20,8 @@ from mllm_embed.types import EmbedInput
 from mllm_embed.vectors import finish
 from mllm_embed_training.examples import Example, ExampleTask
 from mllm_embed_training.prompt_encoder import PromptEncoder
+from mllm_embed_training.run_files import HELDOUT, HELDOUT_CURVES, read_lines, write_lines
 
-FILE, PICTURE = "heldout.jsonl", "heldout.png"
 AT_ONCE = 64
 """Items whose decoded pictures are in memory together."""
 Embed = Callable[[Sequence[EmbedInput]], NDArray[np.float32]]
@@ -51,11 +50,10 @@ class HeldOut:
 
     def measure(self, done: int) -> bool:
         """Score the model after `done` steps; return whether its mean Hit@1 is above all earlier ones."""
-        earlier = [row for row in self._rows() if row["step"] < done]
+        earlier = [row for row in read_lines(self._run_dir / HELDOUT) if row["step"] < done]
         scores = {task.name: self._hit(task) for task in self._tasks}
         row = {"step": done, "mean": float(np.mean(list(scores.values()))), **scores}
-        lines = "".join(f"{json.dumps(one)}\n" for one in [*earlier, row])
-        (self._run_dir / FILE).write_text(lines, encoding="utf-8")
+        write_lines(self._run_dir / HELDOUT, [*earlier, row])
         self._draw([*earlier, row])
         return all(row["mean"] > one["mean"] for one in earlier)
 
@@ -74,10 +72,6 @@ class HeldOut:
         )
         return float(np.mean([found[0] == 1 for found in ranks]))
 
-    def _rows(self) -> list[dict[str, Any]]:
-        file = self._run_dir / FILE
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
-
     def _draw(self, rows: Sequence[Mapping[str, Any]]) -> None:
         from matplotlib.figure import Figure
 
@@ -91,7 +85,7 @@ class HeldOut:
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
-        figure.savefig(self._run_dir / PICTURE, dpi=110)
+        figure.savefig(self._run_dir / HELDOUT_CURVES, dpi=110)
 
 
 def trained_embedder(encoder: PromptEncoder) -> Embed:

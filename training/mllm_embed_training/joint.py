@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mllm_embed_training.contrastive import ContrastiveStage
+from mllm_embed_training.examples import ExampleTask
 from mllm_embed_training.generative import GenerativeStage
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.stage import Metrics, Stage
@@ -21,6 +22,7 @@ class JointStage:
 
     def __init__(self, generative: GenerativeStage, contrastive: ContrastiveStage) -> None:
         self.model = generative.model
+        self.tasks: Mapping[str, ExampleTask[Any]] = {**generative.tasks, **contrastive.tasks}
         self.sizes = {**generative.sizes, **contrastive.sizes}
         self.answers = contrastive.answers
         self._generative = generative

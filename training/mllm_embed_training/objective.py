@@ -166,6 +166,10 @@ class Matryoshka(Section):
         wanted = len(self.dimensions) + 1
         if self.weights is not None and len(self.weights) != wanted:
             raise ValueError(f"weights must be {wanted}, with the full width's last, but are {len(self.weights)}")
+        if len(set(self.dimensions)) < len(self.dimensions):
+            raise ValueError(f"dimensions must differ from each other, but are {list(self.dimensions)}")
+        if self.weights is not None and not (min(self.weights) >= 0 and sum(self.weights) > 0):
+            raise ValueError(f"weights must be at least 0 and not all 0, but are {list(self.weights)}")
         return self
 
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from mllm_embed_training.errors import TrainingFailed
+
 
 @contextmanager
 def joined() -> Iterator[None]:
@@ -48,10 +50,10 @@ def share(examples: int) -> slice:
     """Return which of a step's examples are this rank's.
 
     Raises:
-        ValueError: the ranks do not divide the examples.
+        TrainingFailed: the ranks do not divide the examples.
     """
     if examples % count():
-        raise ValueError(f"data.batch_size must be a multiple of the {count()} processes, but is {examples}")
+        raise TrainingFailed(f"data.batch_size must be a multiple of the {count()} processes, but is {examples}")
     size = examples // count()
     return slice(rank() * size, (rank() + 1) * size)
 

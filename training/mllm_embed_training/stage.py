@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from mllm_embed_training.examples import ExampleTask
 from mllm_embed_training.plan import Draw
 
 Metrics = dict[str, float]
@@ -17,6 +18,8 @@ Metrics = dict[str, float]
 class Stage(Protocol):
     """One kind of training."""
 
+    tasks: Mapping[str, ExampleTask[Any]]
+    """The mixture's tasks, by name."""
     sizes: dict[str, int]
     """Rows per task."""
     model: nn.Module

@@ -16,11 +16,10 @@ from mllm_embed.errors import InputError
 from mllm_embed_training import ranks
 from mllm_embed_training.errors import CorruptRow, TrainingFailed
 from mllm_embed_training.plan import Draw, MixturePlan
+from mllm_embed_training.run_files import CORRUPT, forget, read_lines
 from mllm_embed_training.stage import Stage
 
 logger = logging.getLogger(__name__)
-FILE = "corrupt.jsonl"
-"""In the run directory: step and message of every corrupt row that was met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +86,11 @@ class CorruptRows:
     """
 
     def __init__(self, run_dir: Path, first: int, limit: int) -> None:
-        self._file = run_dir / FILE
+        self._file = run_dir / CORRUPT
         self._limit = limit
-        lines = self._file.read_text(encoding="utf-8").splitlines() if self._file.exists() else []
-        kept = [line for line in lines if json.loads(line)["step"] < first]
-        self._seen = {json.loads(line)["row"] for line in kept}
-        if len(kept) < len(lines) and ranks.rank() == 0:
-            self._file.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        self._seen = {row["row"] for row in read_lines(self._file) if row["step"] < first}
+        if ranks.rank() == 0:
+            forget(self._file, first)
 
     def __len__(self) -> int:
         return len(self._seen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import signal
 from collections.abc import Callable
@@ -18,11 +17,12 @@ from mllm_embed.errors import IncompatibleCheckpoint
 from mllm_embed_training import checkpoint, ranks
 from mllm_embed_training.config import OptimSection, TrainConfig
 from mllm_embed_training.data_files import file_checksums
-from mllm_embed_training.errors import TrainingFailed
 from mllm_embed_training.plan import MixturePlan
 from mllm_embed_training.progress import Progress
+from mllm_embed_training.run_record import write_record
 from mllm_embed_training.stage import Stage
 from mllm_embed_training.stream import Batches, CorruptRows, load_batches
+from mllm_embed_training.watch import Watch
 
 
 def train(
@@ -41,7 +41,7 @@ def train(
     Args:
         config: the recipe.
         stage: makes batches and gradients.
-        run_dir: receives checkpoints, `metrics.jsonl` and `curves.png`.
+        run_dir: receives checkpoints, `metrics.jsonl`, curves, `report.html` and what TensorBoard reads.
         start: fingerprint of the model that the stage began with.
         after_step: called on rank 0 with the number of steps done, after each; it must leave the model as it is.
 
@@ -49,7 +49,7 @@ def train(
         True if all steps are done, False if a signal ended the run early.
 
     Raises:
-        TrainingFailed: the loss is not finite, or too many rows are corrupt.
+        TrainingFailed: the loss is not finite, too many rows are corrupt, or no checkpoint can be written.
         IncompatibleCheckpoint: the run directory holds a checkpoint of another recipe or of another start.
     """
     optim = config.optim
@@ -57,6 +57,8 @@ def train(
     seed_everything(config.seed)
     optimizer = make_optimizer(stage, optim)
     first = resume(run_dir, stage, optimizer, identity)
+    if ranks.rank() == 0:
+        write_record(run_dir, config, stage.tasks, identity)
     plan = MixturePlan(
         stage.sizes,
         config.data.tasks,
@@ -67,7 +69,7 @@ def train(
         answers=stage.answers if config.data.distinct_answers else {},
     )
     batches = Batches(stage, plan, ranks.share(config.data.batch_size))
-    corrupt = CorruptRows(run_dir, first, config.data.max_corrupt)
+    corrupt, watch = CorruptRows(run_dir, first, config.data.max_corrupt), Watch()
     stage.model.train()
     with StopSignal() as stop, Progress(run_dir, first, optim.steps, config.data.batch_size) as progress:
         for step, batch in enumerate(load_batches(batches, first, config.data.workers), start=first):
@@ -76,13 +78,13 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = rate
             metrics = stage.backward(batch.content)
-            if not math.isfinite(metrics["loss"]):
-                raise TrainingFailed(f"the loss is {metrics['loss']} at step {step}; lower optim.lr or check the data")
             ranks.sum_gradients(trainable(stage))
             norm = torch.nn.utils.clip_grad_norm_(trainable(stage), optim.max_grad_norm)
+            metrics = {**metrics, "lr": rate, "grad_norm": float(norm)}
+            watch.check(step, metrics)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            progress.update(step, plan.task(step), {**metrics, "lr": rate, "grad_norm": float(norm)})
+            progress.update(step, plan.task(step), metrics)
             done, stopping = step + 1, ranks.any_rank(stop.requested)
             if after_step is not None and ranks.rank() == 0:
                 after_step(done)
