@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from mllm_embed.errors import IncompatibleCheckpoint, ModelNotFound
 from mllm_embed.families import Family, Template, detect_family, get_family
-from mllm_embed.families.base import text_config
 from mllm_embed.families.pictures import PictureRule
 from mllm_embed.published import PUBLISHED
 from mllm_embed.recipe import FORMAT_VERSION, POOLINGS, Recipe
@@ -121,12 +120,12 @@ def open_model_dir(name_or_path: str | Path) -> ModelDir:
 def _check_fits(model_dir: ModelDir) -> None:
     """Raise `IncompatibleCheckpoint` unless recipe, configuration and image processor belong together."""
     config = _read_json(model_dir.weights / "config.json")
-    if config.get("model_type") != model_dir.family.model_type:
+    if config.get("model_type") != model_dir.family.name:
         raise IncompatibleCheckpoint(
-            f"{model_dir.path}: the recipe's family {model_dir.recipe.family!r} needs the model_type "
-            f"{model_dir.family.model_type!r}, but config.json says {config.get('model_type')!r}"
+            f"{model_dir.path}: the recipe's family is {model_dir.family.name!r}, but config.json's model_type is "
+            f"{config.get('model_type')!r}"
         )
-    width = text_config(config).get("hidden_size")
+    width = model_dir.family.text_config(config).get("hidden_size")
     if width != model_dir.recipe.dimensions:
         raise IncompatibleCheckpoint(
             f"{model_dir.path}: the recipe's dimensions are {model_dir.recipe.dimensions}, "
@@ -145,7 +144,7 @@ def detect_recipe(path: Path, *, name: str) -> Recipe:
     """Make the default recipe of a plain LVLM from its own configuration."""
     config = _read_json(path / "config.json")
     family = detect_family(str(config.get("model_type")))
-    text = text_config(config)
+    text = family.text_config(config)
     template = family.templates[family.default_template]
     min_pixels, max_pixels = _read_pictures(path, family).limits
     try:

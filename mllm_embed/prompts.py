@@ -9,6 +9,7 @@ those of the whole prompt written as one string.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     import PIL.Image
     from tokenizers import Tokenizer
 
-_MARKER = re.compile(r"(\{(?:instruction|content|images|texts|kind)\})")
+MARKER = re.compile(r"(\{(?:instruction|content|images|texts|kind)\})")
+"""What a template marks for filling."""
 _TOKEN = re.compile(r"<\|?\w+\|?>|</s>")
 """What a control token looks like."""
 
@@ -56,9 +58,10 @@ class PromptRenderer:
         self._slot = tuple(self.control_id(token) for token in template.image_slot or family.image_slot)
         self.image_token_id = self.control_id(family.image_token)
         self._split_control = re.compile("|".join(map(re.escape, sorted(self._control, key=len, reverse=True))))
-        self._segments = tuple(piece for piece in _MARKER.split(template.text) if piece)
+        texts = (template.text, template.text if template.text_alone is None else template.text_alone)
+        self._with_images, self._text_alone = (tuple(filter(None, MARKER.split(text))) for text in texts)
         self._separators = (" ", "\n") if "{texts}" in template.text else ()
-        for token in _TOKEN.findall(template.text):
+        for token in _TOKEN.findall("".join(texts)):
             self.control_id(token)
         self._opening, self._closing = _surroundings(self._tokenizer)
         self._stand_ins: dict[str | None, tuple[int, ...]] = {
@@ -78,9 +81,10 @@ class PromptRenderer:
         """
         _check_content(item)
         fillings = self._fillings(item, item.instruction if item.instruction is not None else instruction)
+        segments = self._with_images if any(fillings["{images}"]) else self._text_alone
         pieces: list[Piece] = []
         filled = False  # whether any of the markers since the last piece of control text was
-        for segment, following in zip(self._segments, (*self._segments[1:], ""), strict=True):
+        for segment, following in zip(segments, (*segments[1:], ""), strict=True):
             if segment in fillings:
                 pieces += fillings[segment]
                 filled = filled or any(fillings[segment])
@@ -96,7 +100,7 @@ class PromptRenderer:
         images = [content for content in item.content if isinstance(content, Image)]
         texts = [content.text for content in item.content if isinstance(content, Text) and content.text]
         return {
-            "{instruction}": [instruction],
+            "{instruction}": [_with_full_stop(instruction) if self.template.full_stop else instruction],
             "{content}": [piece for content in item.content for piece in self._pieces(content)],
             "{images}": [piece for image in images for piece in self._pieces(image)],
             "{texts}": [" ".join(texts)],
@@ -119,6 +123,12 @@ class PromptRenderer:
             else:
                 ids.append(token_id)
         return ids
+
+    @property
+    def surroundings(self) -> tuple[str, str]:
+        """Control text that the tokenizer puts before and behind every prompt."""
+        opening, closing = (self._tokenizer.decode(ids, False) for ids in (self._opening, self._closing))
+        return opening, closing
 
     @property
     def visual_token_id(self) -> int:
@@ -243,6 +253,13 @@ def _surroundings(tokenizer: Tokenizer) -> tuple[tuple[int, ...], tuple[int, ...
     added = whole.special_tokens_mask
     first, last = added.index(0), len(added) - added[::-1].index(0)
     return tuple(whole.ids[:first]), tuple(whole.ids[last:])
+
+
+def _with_full_stop(instruction: str) -> str:
+    """End an instruction with a full stop, unless it is empty or ends with punctuation of any script."""
+    instruction = instruction.strip()
+    ends = not instruction or unicodedata.category(instruction[-1]).startswith("P")
+    return instruction if ends else instruction + "."
 
 
 def _check_content(item: EmbedInput) -> None:

@@ -14,23 +14,10 @@ import pytest
 from mllm_embed.backends.fake import fake_embedder
 from mllm_embed.embedder import Embedder
 from mllm_embed.families import get_family
-
-from . import tiny_models
+from tests import tiny_models
 
 # Tiny products are fastest on one thread, many times so where other processes want the cores. Read when torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-
-CORPUS = (
-    "red blue green circle square triangle cat dog picture of the same thing with a change applied",
-    "Represent the user's input. Find the picture that shows this. system user assistant what is it",
-)
-_SHARPER = 6.0
-"""Factor on random weight matrices: freshly initialised ones hardly attend, so that no test would see the order."""
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--every-family`: engines are compared on every model family, one engine start each."""
-    parser.addoption("--every-family", action="store_true", help="compare the engines on every model family")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -77,7 +64,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
     def model(family: str) -> Path:
         if family not in made:
-            made[family] = _make_model(family, tmp_path_factory.mktemp(family) / "tiny")
+            made[family] = tiny_models.make(family, tmp_path_factory.mktemp(family) / "tiny")
         return made[family]
 
     return model
@@ -94,37 +81,6 @@ def tiny_adapter(tiny_model: Callable[[str], Path], tmp_path_factory: pytest.Tem
         return made[family]
 
     return adapter
-
-
-def _make_model(family: str, path: Path) -> Path:
-    from safetensors.torch import load_file, save_file
-
-    if family in ("qwen2_vl", "qwen3_vl"):
-        _make_from_scratch(family, path)
-    else:
-        tiny_models.make(family, CORPUS * 4, path)
-    weights = load_file(path / "model.safetensors")
-    for name, tensor in weights.items():
-        if tensor.ndim == 2 and "embed" not in name:
-            tensor.mul_(_SHARPER)
-    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
-    return path
-
-
-def _make_from_scratch(family: str, path: Path) -> None:
-    from mllm_embed_training.scratch import ScratchModel, TextShape, VisionShape, create
-
-    text = TextShape(hidden_size=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate_size=128, max_tokens=512)
-    vision = VisionShape(
-        hidden_size=64,
-        layers=2,
-        heads=2,
-        intermediate_size=128,
-        deepstack=(0,),
-        min_pixels=64 * 64,
-        max_pixels=96 * 96,
-    )
-    create(ScratchModel(family=family, vocab_size=320, text=text, vision=vision), CORPUS * 4, path)
 
 
 def _make_adapter(base: Path, family: str, path: Path) -> Path:

@@ -25,7 +25,6 @@ from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.backends.loop_thread import LoopThread
 from mllm_embed.backends.support import vllm_refusal
 from mllm_embed.errors import BackendError, BackendUnavailable, IncompatibleCheckpoint, InvalidInput, Overloaded
-from mllm_embed.families.base import text_config
 from mllm_embed.modeling import torch_compat
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import Embedding, EmbedInput, RenderedPrompt
@@ -300,7 +299,7 @@ def _adapter_options(adapter: Path, family: Family) -> dict[str, Any]:
 
 def _kv_bytes(model_dir: ModelDir, precision: str) -> int:
     """Bytes of attention states for at least one longest prompt, and no less than half a GiB."""
-    text = text_config(json.loads((model_dir.weights / "config.json").read_text(encoding="utf-8")))
+    text = model_dir.family.text_config(json.loads((model_dir.weights / "config.json").read_text(encoding="utf-8")))
     head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
     heads = text.get("num_key_value_heads") or text["num_attention_heads"]
     per_token = 2 * text["num_hidden_layers"] * heads * head_dim * (4 if precision == "float32" else 2)

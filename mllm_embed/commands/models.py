@@ -70,8 +70,8 @@ def _show_all(*, as_json: bool) -> None:
     widths = ", ".join(map(str, sorted({*recipe.matryoshka_dimensions, recipe.dimensions})))
     ships = [(recipe.name, recipe.family, widths, str(recipe.max_tokens))]
     console.print(table("Built in", ("model", "family", "dimensions", "tokens"), ships))
-    known = [(name, family.model_type, ", ".join(family.templates)) for name, family in FAMILIES.items()]
-    console.print(table("Families, by model_type in config.json", ("family", "model_type", "templates"), known))
+    known = [(name, ", ".join(family.templates)) for name, family in FAMILIES.items()]
+    console.print(table("Families, by model_type in config.json", ("family", "templates"), known))
     others = [(name, entry.family or "-", str(entry.dimensions), entry.state) for name, entry in PUBLISHED.items()]
     console.print(table("Published embedders, by hub name", ("model", "family", "dimensions", ""), others))
     tasks_shown = [(task.name, task.query, task.target) for task in TASKS.values()]

@@ -17,8 +17,8 @@ both.
 ## Families
 
 A family is what an instruction-tuned LVLM needs to become an embedder: how its prompt is written, what stands for a
-picture, which layers LoRA adapts. It is found by `model_type` in `config.json`. An LVLM without a recipe is run with
-its family's default template (in bold), and the log says so.
+picture, which layers LoRA adapts. Its name is the `model_type` in `config.json`. An LVLM without a recipe is run with its
+family's default template (in bold), and the log says so.
 
 On transformers a test holds, for each family on a tiny random model, that token ids are those of the family's own
 processor, that the picture rule counts like it, and that a batch equals its items one by one to 1e-5. Where vLLM serves
@@ -44,11 +44,12 @@ VLM2Vec's prompt on Qwen2-VL has no marks around a picture, so that its position
 would number them in three dimensions. Recipes record this as `"position_mode": "1d"`. vLLM numbers them in its own way
 and refuses such a recipe; `--backend auto` then takes transformers.
 
-Qwen3-VL-Embedding's own code puts a full stop behind an instruction that ends without one. Here an instruction is used
-as it is given: write the full stop. GME's default instruction is `You are a helpful assistant.`
+Qwen3-VL-Embedding's own code puts a full stop behind an instruction that ends without punctuation, and so does its
+template here. GME's default instruction is `You are a helpful assistant.`
 
-vLLM 0.32 does not start on a `llava_next` directory that transformers 5 has saved: it looks for the tower's weights
-under the names of transformers 4.
+vLLM 0.32 looks for the towers of the LLaVA families under the names that checkpoints on the hub use. `mllm-embed
+export` and training write the names that they have read; a LLaVA that transformers 5 has made from nothing has others,
+and vLLM does not start on it.
 
 Adapters alone (a directory with `adapter_config.json` and no `config.json`) are run on the base that they name. vLLM
 runs no DoRA: merge such an adapter with `mllm-embed export`.
@@ -58,13 +59,13 @@ runs no DoRA: merge such an adapter with `mllm-embed export`.
 def models_page() -> str:
     """Return the page."""
     families = list(FAMILIES.values())
-    prompts = [(f"`{f.name}`", f"`{f.model_type}`", _slot(f), _templates(f), _pictures(f)) for f in families]
+    prompts = [(f"`{f.name}`", _slot(f), _templates(f), _pictures(f)) for f in families]
     served = [(f"`{f.name}`", _vllm(f), _lora(f), f"`{f.language_model}`", _tower(f)) for f in families]
     modes = [(f"`{f.name}`", _listed(f.position_modes), _listed(f.attention_modes)) for f in families]
     published = [_published(entry) for entry in PUBLISHED.values()]
     parts = [
         _HEAD,
-        _table(("family", "`model_type`", "a picture in the prompt", "templates", "pictures"), prompts),
+        _table(("family", "a picture in the prompt", "templates", "pictures"), prompts),
         "",
         _table(("family", "vLLM", "LoRA on vLLM", "language model", "tower and projector"), served),
         _MODES + _table(("family", "position ids", "attention"), modes),

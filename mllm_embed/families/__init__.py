@@ -1,37 +1,22 @@
-"""The backbone families, one file each: add a file here and a row below, and every part of the house knows it."""
+"""The backbone families, one file each: a file here that holds a `FAMILY` is known to every part of the house."""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 from mllm_embed.errors import UnknownFamily
-from mllm_embed.families import (
-    gemma3,
-    idefics3,
-    internvl,
-    llava,
-    llava_next,
-    llava_onevision,
-    qwen2_5_vl,
-    qwen2_vl,
-    qwen3_vl,
-    smolvlm,
-)
 from mllm_embed.families.base import Family, Template
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (
-        qwen2_vl.FAMILY,
-        qwen2_5_vl.FAMILY,
-        qwen3_vl.FAMILY,
-        llava.FAMILY,
-        llava_next.FAMILY,
-        llava_onevision.FAMILY,
-        internvl.FAMILY,
-        idefics3.FAMILY,
-        smolvlm.FAMILY,
-        gemma3.FAMILY,
-    )
-}
+
+def _families() -> dict[str, Family]:
+    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
+    families: list[Family] = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
+    return {family.name: family for family in families}
+
+
+FAMILIES: dict[str, Family] = _families()
+"""The families by name, which is also their `model_type` in `config.json`."""
 
 
 def get_family(name: str) -> Family:
@@ -52,11 +37,11 @@ def detect_family(model_type: str) -> Family:
     Raises:
         UnknownFamily: no family has it.
     """
-    for family in FAMILIES.values():
-        if family.model_type == model_type:
-            return family
-    known = ", ".join(sorted(family.model_type for family in FAMILIES.values()))
-    raise UnknownFamily(f"model_type must be one of {known}, but the model's config says {model_type!r}")
+    try:
+        return FAMILIES[model_type]
+    except KeyError:
+        known = ", ".join(sorted(FAMILIES))
+        raise UnknownFamily(f"model_type must be one of {known}, but the model's config says {model_type!r}") from None
 
 
 __all__ = ["FAMILIES", "Family", "Template", "detect_family", "get_family"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from mllm_embed.families.pictures import PictureRule, PixelRule
+from mllm_embed.families.pictures import PictureRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Template:
         text: the control text.
         image_slot: control tokens that stand for a picture, where they are not the family's.
         kinds: what `{kind}` becomes for text, for pictures, and for both.
+        text_alone: the control text of inputs without pictures, where it is another.
+        full_stop: whether an instruction that ends without punctuation gets a full stop.
     """
 
     name: str
@@ -31,10 +33,8 @@ class Template:
     text: str
     image_slot: tuple[str, ...] | None = None
     kinds: tuple[str, str, str] = ("sentence", "image", "image and text")
-
-
-UNCOMPARED = "its vectors there have not been compared with those of transformers yet"
-"""Why vLLM refuses a family that it knows: `pytest tests/parity --every-family` compares them, then this can go."""
+    text_alone: str | None = None
+    full_stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,54 +54,86 @@ class VllmSupport:
     max_images: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+"""The linear layers of Llama-shaped language models."""
+
+CLIP_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+"""The linear layers of CLIP- and SigLIP-shaped vision towers."""
+
+LLAMA_DEFAULTS: Mapping[str, Mapping[str, int]] = {
+    "llama": {"hidden_size": 4096, "max_position_embeddings": 2048, "num_hidden_layers": 32, "num_attention_heads": 32},
+    "mistral": {
+        "hidden_size": 4096,
+        "max_position_embeddings": 131_072,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+}
+"""What the configurations of these language models leave out, by their `model_type`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
-    """One backbone family of LVLMs.
+    """One backbone family of LVLMs. What is not given is as in most of them: LLaVA's layout, positions of text.
 
     Attributes:
-        name: the family's name, equal to the file's.
-        model_type: `model_type` in the Hugging Face configuration.
+        name: the family's name: that of its file, and `model_type` in the Hugging Face configuration.
         image_slot: control tokens that stand for one picture, `image_token` among them.
         image_token: the placeholder that is expanded to the visual tokens.
         templates: prompt formats by name.
         default_template: the format used when nothing else is recorded.
-        lora_targets: linear layers of the language model that LoRA adapts.
-        tower_targets: linear layers of the vision tower and projector that LoRA can adapt.
-        tower: submodule (of the whole model) that holds the vision tower and the projector.
-        language_model: submodule that holds the language model.
-        projector: submodule that holds the projector, where it is not part of the tower.
-        visual_token: the token that is repeated for a picture, where it is another than `image_token`.
-        image_margin: text before and behind every picture.
         read_pictures: reads the picture rule from the image processor's settings and the model's configuration;
             raises KeyError, TypeError or ValueError where one is absent or malformed.
+        lora_targets: linear layers of the language model that LoRA adapts.
+        tower_targets: linear layers of the vision tower and projector that LoRA can adapt.
+        tower: submodule (of the whole model) that holds the vision tower.
+        projector: submodule that holds the projector; None where it is part of the tower.
+        language_model: submodule that holds the language model.
+        visual_token: the token that is repeated for a picture, where it is another than `image_token`.
+        image_margin: text before and behind every picture.
         pixel_inputs: outputs of the image processor that the model takes.
         images_by_prompt: whether the image processor must know which pictures belong to one prompt.
         type_ids: the model's input that marks visual tokens, if it has one.
         position_modes: position ids that the model can be run with, its own first.
         attention_modes: attention masks that it can be run with, its own first.
+        text_defaults: what `config.json` leaves out where it equals the architecture's default, by the language
+            model's `model_type`.
         vllm: what vLLM does with it.
     """
 
     name: str
-    model_type: str
     image_slot: tuple[str, ...]
     image_token: str
     templates: Mapping[str, Template]
     default_template: str
-    lora_targets: tuple[str, ...]
-    tower_targets: tuple[str, ...]
-    tower: str
-    language_model: str
-    projector: str | None = None
+    read_pictures: Callable[[Mapping[str, Any], Mapping[str, Any]], PictureRule]
+    lora_targets: tuple[str, ...] = LLAMA_TARGETS
+    tower_targets: tuple[str, ...] = CLIP_TARGETS
+    tower: str = "model.vision_tower"
+    projector: str | None = "model.multi_modal_projector"
+    language_model: str = "model.language_model"
     visual_token: str | None = None
     image_margin: str = ""
-    read_pictures: Callable[[Mapping[str, Any], Mapping[str, Any]], PictureRule] = PixelRule.read
-    pixel_inputs: tuple[str, ...] = ("pixel_values", "image_grid_thw")
+    pixel_inputs: tuple[str, ...] = ("pixel_values",)
     images_by_prompt: bool = False
-    type_ids: str | None = "mm_token_type_ids"
-    position_modes: tuple[str, ...] = ("mrope",)
+    type_ids: str | None = None
+    position_modes: tuple[str, ...] = ("1d",)
     attention_modes: tuple[str, ...] = ("causal",)
-    vllm: VllmSupport = VllmSupport(tower_lora=True)
+    text_defaults: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: LLAMA_DEFAULTS)
+    vllm: VllmSupport = VllmSupport()
+
+    def text_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the language model's part of a configuration, with the architecture's defaults filled in."""
+        text = config.get("text_config") or config
+        if not isinstance(text, Mapping):
+            return {}
+        return {**self.text_defaults.get(str(text.get("model_type")), {}), **text}
+
+
+def by_name(*templates: Template) -> dict[str, Template]:
+    """Return templates by their names."""
+    return {template.name: template for template in templates}
 
 
 CHAT = Template(
@@ -119,34 +151,3 @@ USER_TURN = Template("user-turn", 1, "<|im_start|>user\n{content}<|im_end|>\n<|i
 
 VLM2VEC_QWEN = Template("vlm2vec", 1, "{images} {instruction} {texts}", image_slot=("<|image_pad|>",))
 """VLM2Vec on Qwen2-VL: no chat frame, pictures first, and no marks around them, hence 1-D positions."""
-
-LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linear layers of Llama-shaped language models."""
-
-TEXT_DEFAULTS: Mapping[str, Mapping[str, int]] = {
-    "gemma3_text": {
-        "hidden_size": 2304,
-        "max_position_embeddings": 131_072,
-        "num_hidden_layers": 26,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-    },
-    "llama": {"hidden_size": 4096, "max_position_embeddings": 2048, "num_hidden_layers": 32, "num_attention_heads": 32},
-    "mistral": {
-        "hidden_size": 4096,
-        "max_position_embeddings": 131_072,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-    },
-}
-"""What a `config.json` leaves out when it equals the architecture's default, by the language model's `model_type`."""
-
-
-def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the language model's part of a configuration, with the architecture's defaults filled in."""
-    text = config.get("text_config") or config
-    if not isinstance(text, Mapping):
-        return {}
-    return {**TEXT_DEFAULTS.get(str(text.get("model_type")), {}), **text}

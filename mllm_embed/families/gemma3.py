@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mllm_embed.families.base import LLAMA_TARGETS, Family, Template, VllmSupport
+from mllm_embed.families.base import Family, Template, VllmSupport, by_name
 from mllm_embed.families.pictures import FixedSize
 
 
@@ -16,27 +16,27 @@ def _read(processor: Mapping[str, Any], config: Mapping[str, Any]) -> FixedSize:
 
 FAMILY = Family(
     name="gemma3",
-    model_type="gemma3",
     image_slot=("<start_of_image>",),
     image_token="<start_of_image>",
     visual_token="<image_soft_token>",
     image_margin="\n\n",
-    templates={
-        "plain": Template("plain", 1, "{instruction}\n{content}<eos>"),
-        "chat": Template(
-            "chat", 1, "<start_of_turn>user\n{instruction}\n{content}<end_of_turn>\n<start_of_turn>model\n"
-        ),
-    },
+    templates=by_name(
+        Template("plain", 1, "{instruction}\n{content}<eos>"),
+        Template("chat", 1, "<start_of_turn>user\n{instruction}\n{content}<end_of_turn>\n<start_of_turn>model\n"),
+    ),
     default_template="plain",
-    lora_targets=LLAMA_TARGETS,
-    tower_targets=("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"),
-    tower="model.vision_tower",
-    projector="model.multi_modal_projector",
-    language_model="model.language_model",
     read_pictures=_read,
-    pixel_inputs=("pixel_values",),
     type_ids="token_type_ids",
-    position_modes=("1d",),
     attention_modes=("image-bidirectional",),
+    text_defaults={
+        "gemma3_text": {
+            "hidden_size": 2304,
+            "max_position_embeddings": 131_072,
+            "num_hidden_layers": 26,
+            "num_attention_heads": 8,
+            "num_key_value_heads": 4,
+            "head_dim": 256,
+        }
+    },
     vllm=VllmSupport("its pictures need attention in both directions, which vLLM has on some GPUs only"),
 )

@@ -1,10 +1,61 @@
 """InternVL in transformers' own format (2.5 and 3, `-hf`): square tiles and an overview, pixel shuffle."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from mllm_embed.families.base import CHAT, LLAMA_TARGETS, PLAIN, UNCOMPARED, Family, VllmSupport
-from mllm_embed.families.pictures import Tiles
+from mllm_embed.families.base import CHAT, PLAIN, Family, by_name
+from mllm_embed.families.pictures import PictureRule, Runs, Size
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles(PictureRule):
+    """InternVL: the grid of square tiles nearest to the picture's aspect, and an overview if there are several.
+
+    Attributes:
+        factor: pixels along one side of a visual token.
+        side: pixels along one side of a tile.
+        min_tiles: fewest tiles of a grid.
+        max_tiles: most tiles of a grid; 1 turns tiling off.
+        before: control token before the visual tokens.
+        after: control token behind them.
+    """
+
+    factor: int
+    side: int
+    min_tiles: int
+    max_tiles: int
+    before: str
+    after: str
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The area of a tile, and of the largest grid."""
+        return self.side**2, self.max_tiles * self.side**2
+
+    def expand(self, sizes: Sequence[Size]) -> list[Runs]:
+        """Return the visual tokens of each picture between their two marks."""
+        per_tile = (self.side // self.factor) ** 2
+        return [((self.before, 1), (None, per_tile * self._tiles(*size)), (self.after, 1)) for size in sizes]
+
+    def _tiles(self, width: int, height: int) -> int:
+        if self.max_tiles == 1:
+            return 1
+        aspect, area = width / height, width * height
+        best, nearest = (1, 1), math.inf
+        for columns, rows in self._grids():
+            difference = abs(aspect - columns / rows)
+            wide_enough = area > 0.5 * self.side**2 * columns * rows
+            if difference < nearest or (difference == nearest and wide_enough):
+                best, nearest = (columns, rows), difference
+        count = best[0] * best[1]
+        return count + 1 if count > 1 else 1
+
+    def _grids(self) -> list[tuple[int, int]]:
+        sides = range(1, self.max_tiles + 1)
+        grids = [(w, h) for w in sides for h in sides if self.min_tiles <= w * h <= self.max_tiles]
+        return sorted(grids, key=lambda grid: grid[0] * grid[1])
 
 
 def _read(processor: Mapping[str, Any], config: Mapping[str, Any]) -> Tiles:
@@ -23,19 +74,10 @@ def _read(processor: Mapping[str, Any], config: Mapping[str, Any]) -> Tiles:
 
 FAMILY = Family(
     name="internvl",
-    model_type="internvl",
     image_slot=("<IMG_CONTEXT>",),
     image_token="<IMG_CONTEXT>",
-    templates={"chat": CHAT, "plain": PLAIN},
+    templates=by_name(CHAT, PLAIN),
     default_template="plain",
-    lora_targets=LLAMA_TARGETS,
-    tower_targets=("q_proj", "k_proj", "v_proj", "projection_layer", "fc1", "fc2"),
-    tower="model.vision_tower",
-    projector="model.multi_modal_projector",
-    language_model="model.language_model",
     read_pictures=_read,
-    pixel_inputs=("pixel_values",),
-    type_ids=None,
-    position_modes=("1d",),
-    vllm=VllmSupport(UNCOMPARED),
+    tower_targets=("q_proj", "k_proj", "v_proj", "projection_layer", "fc1", "fc2"),
 )

@@ -299,7 +299,7 @@ def test_incomplete_image_processors(changes: dict[str, Any], message: str, plai
         ({"template": ["plain"]}, "template must be a text"),
         ({"template_version": 7}, "template 'plain' is at version 1 here, but the model was made with version 7"),
         ({"name": ""}, "name must be a text"),
-        ({"family": "qwen2_vl"}, "needs the model_type 'qwen2_vl', but config.json says 'qwen3_vl'"),
+        ({"family": "qwen2_vl"}, "the recipe's family is 'qwen2_vl', but config.json's model_type is 'qwen3_vl'"),
         ({"adapter": 5}, "adapter must be a text"),
         ({"adapter": "lora"}, "names the adapter 'lora', but .* is absent"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,14 +11,11 @@ import pytest
 from mllm_embed.backends.vllm import VllmBackend
 from mllm_embed.embedder import Embedder
 from mllm_embed.families import FAMILIES, get_family
-from mllm_embed.families.base import UNCOMPARED
 from mllm_embed.model_dir import open_model_dir
 from mllm_embed.types import Embedding, RenderedPrompt
 
-BY_DEFAULT = ("qwen3_vl", "qwen2_vl", "qwen2_5_vl")
-"""Families compared in every run: an engine takes half a minute to start."""
-ON_REQUEST = ("llava", "llava_next", "llava_onevision", "internvl", "idefics3")
-"""Families compared with `--every-family`; that lifts vLLM's refusal of those that were never compared."""
+SERVED = [name for name, family in FAMILIES.items() if family.vllm.refused is None]
+"""What vLLM serves is compared: to compare another family, take its `refused` away."""
 
 
 class _WithoutAdapter:
@@ -66,8 +63,7 @@ class Engines:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One parameter per family, so that an engine is started once for all tests of its family."""
     if "engines" in metafunc.fixturenames:
-        names = BY_DEFAULT + (ON_REQUEST if metafunc.config.getoption("--every-family") else ())
-        metafunc.parametrize("engines", names, indirect=True, scope="session")
+        metafunc.parametrize("engines", SERVED, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -75,9 +71,6 @@ def engines(
     request: pytest.FixtureRequest, tiny_model: Callable[[str], Path], tiny_adapter: Callable[[str], Path]
 ) -> Iterator[Engines]:
     family, base = request.param, tiny_model(request.param)
-    known = get_family(family)
-    if known.vllm.refused == UNCOMPARED:
-        FAMILIES[family] = replace(known, vllm=replace(known.vllm, refused=None))
     if not get_family(family).vllm.lora:
         with (
             Embedder.load(base, backend="vllm") as vllm,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mllm_embed.errors import IncompatibleCheckpoint
+from mllm_embed.families import FAMILIES
 from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.modeling.encode import encode
 from mllm_embed.modeling.inputs import InputBuilder
@@ -17,7 +18,6 @@ from mllm_embed.types import EmbedInput, RenderedPrompt
 
 Draw = Callable[..., PIL.Image.Image]
 QWEN = ("qwen3_vl", "qwen2_vl", "qwen2_5_vl")
-OTHERS = ("llava", "llava_next", "llava_onevision", "internvl", "idefics3", "smolvlm", "gemma3")
 
 
 class Model:
@@ -38,7 +38,7 @@ def model(request: pytest.FixtureRequest, tiny_model: Callable[[str], Path]) -> 
     return Model(open_model_dir(tiny_model(request.param)))
 
 
-@pytest.fixture(scope="module", params=QWEN + OTHERS)
+@pytest.fixture(scope="module", params=FAMILIES)
 def any_model(request: pytest.FixtureRequest, tiny_model: Callable[[str], Path]) -> Model:
     return Model(open_model_dir(tiny_model(request.param)))
 
