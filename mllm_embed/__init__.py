@@ -14,7 +14,7 @@ from __future__ import annotations
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import BackendError, InputError, MllmEmbedError, ModelError
 from mllm_embed.media import MediaPolicy
-from mllm_embed.types import Embedding, EmbedInput, Image, Page, Text, Video
+from mllm_embed.types import Embedding, EmbedInput, Image, Page, Region, Text, Video
 
 __version__ = "0.1.0"
 
@@ -29,6 +29,7 @@ __all__ = [
     "MllmEmbedError",
     "ModelError",
     "Page",
+    "Region",
     "Text",
     "Video",
     "__version__",

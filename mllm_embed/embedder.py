@@ -16,6 +16,7 @@ from mllm_embed.backends.loop_thread import LoopThread
 from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.preparation import Preparer
+from mllm_embed.regions import DEFAULT_REGIONS, RegionEncoder
 from mllm_embed.tasks import DEFAULT, Role, get_task
 from mllm_embed.types import Embedding, EmbedInput, Truncate, as_inputs
 from mllm_embed.vectors import check_dimensions, finish
@@ -28,20 +29,29 @@ class Embedder:
         model_dir: the opened model directory.
         backend: a started engine for that model.
         policy: where media may come from and how large they may be; None takes the limits for local use.
+        region_encoder: writes regions of pictures.
 
     Attributes:
         model_dir: the opened model directory.
         backend: the engine.
+        region_encoder: writes regions of pictures.
         name: the model's name.
         dimensions: full vector width.
     """
 
-    def __init__(self, model_dir: ModelDir, backend: Backend, policy: MediaPolicy | None = None) -> None:
+    def __init__(
+        self,
+        model_dir: ModelDir,
+        backend: Backend,
+        policy: MediaPolicy | None = None,
+        region_encoder: RegionEncoder = DEFAULT_REGIONS,
+    ) -> None:
         self.model_dir = model_dir
         self.backend = backend
+        self.region_encoder = region_encoder
         self.name = model_dir.recipe.name
         self.dimensions = model_dir.recipe.dimensions
-        self._preparer = Preparer(model_dir, policy if policy is not None else MediaPolicy.local())
+        self._preparer = Preparer(model_dir, policy if policy is not None else MediaPolicy.local(), region_encoder)
         self._loop: LoopThread | None = None
 
     @classmethod

@@ -27,6 +27,7 @@ _CARRIERS = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("::/96
 """NAT64 and the old IPv4-compatible addresses: the last 32 bits are an IPv4 address."""
 _NAT64_INSIDE = ipaddress.IPv6Network("64:ff9b:1::/48")
 """NAT64 prefixes that a site gives out itself (RFC 8215), which Python 3.11 takes for public."""
+_ACCEPT = "image/*, video/*, application/pdf"
 _MAX_ADDRESSES = 4
 """Addresses of one host that are tried; a host without IPv6 here must be reachable by its IPv4 address."""
 
@@ -59,12 +60,12 @@ async def fetch(
                     return answer
                 target = answer
     except TimeoutError:
-        raise MediaFetchError(f"the image URL did not deliver within {timeout_s:g} s") from None
+        raise MediaFetchError(f"the media URL did not deliver within {timeout_s:g} s") from None
     except httpx.InvalidURL:
-        raise MediaFetchError("the image URL is not a valid URL") from None
+        raise MediaFetchError("the media URL is not a valid URL") from None
     except (httpx.HTTPError, OSError, UnicodeError) as error:
-        raise MediaFetchError(f"the image URL could not be fetched ({type(error).__name__})") from None
-    raise MediaFetchError(f"the image URL redirects more than {max_redirects} times")
+        raise MediaFetchError(f"the media URL could not be fetched ({type(error).__name__})") from None
+    raise MediaFetchError(f"the media URL redirects more than {max_redirects} times")
 
 
 async def _get(url: httpx.URL, max_bytes: int, timeout_s: float, allow_private: bool) -> bytes | httpx.URL:
@@ -72,9 +73,9 @@ async def _get(url: httpx.URL, max_bytes: int, timeout_s: float, allow_private: 
     import httpx
 
     if url.scheme not in ("http", "https") or not url.host:
-        raise MediaNotAllowed(f"an image URL must be http or https, but leads to {url.scheme!r}")
+        raise MediaNotAllowed(f"a media URL must be http or https, but leads to {url.scheme!r}")
     if url.userinfo:
-        raise MediaNotAllowed("an image URL must not contain a user name or password")
+        raise MediaNotAllowed("a media URL must not contain a user name or password")
     addresses = await _checked_addresses(url, allow_private)
     timeout = httpx.Timeout(timeout_s, connect=timeout_s / len(addresses))
     async with httpx.AsyncClient(verify=_tls(), trust_env=False, timeout=timeout) as client:
@@ -82,7 +83,7 @@ async def _get(url: httpx.URL, max_bytes: int, timeout_s: float, allow_private: 
             request = client.build_request(
                 "GET",
                 url.copy_with(host=str(address)),
-                headers={"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity", "Accept": "image/*"},
+                headers={"Host": url.netloc.decode("ascii"), "Accept-Encoding": "identity", "Accept": _ACCEPT},
                 extensions={"sni_hostname": url.raw_host.decode("ascii")},
             )
             try:
@@ -95,25 +96,25 @@ async def _get(url: httpx.URL, max_bytes: int, timeout_s: float, allow_private: 
                 return await _read(response, url, max_bytes)
             finally:
                 await response.aclose()
-    raise MediaFetchError("the image URL's host has no address")
+    raise MediaFetchError("the media URL's host has no address")
 
 
 async def _read(response: httpx.Response, url: httpx.URL, max_bytes: int) -> bytes | httpx.URL:
-    """Read the body within its budget, as sent: a compressed body could be a bomb, and pictures have no need of it."""
+    """Read the body within its budget, as sent: a compressed body could be a bomb, and media have no need of it."""
     if response.has_redirect_location:
         return url.join(response.headers["location"])
     if response.status_code != 200:
-        raise MediaFetchError(f"the image URL answered with HTTP status {response.status_code}")
+        raise MediaFetchError(f"the media URL answered with HTTP status {response.status_code}")
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise MediaFetchError("the image URL answered with a compressed body, which was not asked for")
+        raise MediaFetchError("the media URL answered with a compressed body, which was not asked for")
     declared = response.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
-        raise MediaTooLarge(f"an image may have at most {max_bytes:,} bytes, but the URL's has {int(declared):,}")
+        raise MediaTooLarge(f"a media file may have at most {max_bytes:,} bytes, but the URL's has {int(declared):,}")
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > max_bytes:
-            raise MediaTooLarge(f"an image may have at most {max_bytes:,} bytes, but the URL delivers more")
+            raise MediaTooLarge(f"a media file may have at most {max_bytes:,} bytes, but the URL delivers more")
     return bytes(body)
 
 
@@ -124,12 +125,12 @@ async def _checked_addresses(url: httpx.URL, allow_private: bool) -> list[IPAddr
     try:
         answers = await loop.getaddrinfo(url.raw_host.decode("ascii"), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise MediaFetchError("the image URL's host could not be found") from None
+        raise MediaFetchError("the media URL's host could not be found") from None
     addresses = list(dict.fromkeys(ipaddress.ip_address(answer[4][0]) for answer in answers))
     if not addresses:
-        raise MediaFetchError("the image URL's host has no address")
+        raise MediaFetchError("the media URL's host has no address")
     if not allow_private and not all(map(is_public, addresses)):
-        raise MediaNotAllowed("an image URL must lead to a public address")
+        raise MediaNotAllowed("a media URL must lead to a public address")
     return addresses[:_MAX_ADDRESSES]
 
 

@@ -83,6 +83,8 @@ class MediaPolicy:
     """Largest encoded video."""
     max_video_seconds: float = 3600.0
     """Longest video."""
+    max_video_decode_s: float = 300.0
+    """Seconds that decoding one video may take, since a small file can hold very many large frames."""
     max_document_bytes: int = 100_000_000
     """Largest encoded PDF."""
     max_pages: int = 1000
@@ -123,7 +125,7 @@ async def load(image: Image, policy: MediaPolicy) -> PIL.Image.Image:
     """
     source = image.source
     if not isinstance(source, PIL.Image.Image):
-        source = await fetched(source, policy, _kind(policy))
+        source = await fetched(source, policy, kind(policy))
     return await in_decoder(_load, source, policy)
 
 
@@ -157,11 +159,12 @@ def data_uri(image: PIL.Image.Image) -> str:
 def _load(source: bytes | str | Path | PIL.Image.Image, policy: MediaPolicy) -> PIL.Image.Image:
     if isinstance(source, PIL.Image.Image):
         return decode(source, policy)
-    with _open(read(source, policy, _kind(policy))) as image:
+    with _open(read(source, policy, kind(policy))) as image:
         return decode(image, policy)
 
 
-def _kind(policy: MediaPolicy) -> Kind:
+def kind(policy: MediaPolicy) -> Kind:
+    """Return what a picture is called in messages, and how many bytes it may have."""
     return Kind("an", "image", "image/png", policy.max_bytes)
 
 

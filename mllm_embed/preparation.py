@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import PIL.Image
 
-from mllm_embed import documents, media, video
+from mllm_embed import documents, media, regions, video
 from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.errors import InputError, InputTooLong, InvalidInput, InvalidMedia, MediaTooLarge
 from mllm_embed.families.pictures import PictureRule
 from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir
 from mllm_embed.prompts import PromptRenderer
+from mllm_embed.regions import RegionEncoder
 from mllm_embed.types import Content, EmbedInput, Image, Page, RenderedPrompt, Text, Truncate, Video
 
 _Decoded = tuple[EmbedInput, list[PIL.Image.Image], tuple[tuple[float, ...], ...]]
@@ -30,10 +31,12 @@ class Preparer:
     Args:
         model_dir: the opened model directory.
         policy: where media may come from and how large they may be.
+        region_encoder: writes regions of pictures.
     """
 
-    def __init__(self, model_dir: ModelDir, policy: MediaPolicy) -> None:
+    def __init__(self, model_dir: ModelDir, policy: MediaPolicy, region_encoder: RegionEncoder) -> None:
         self._policy = policy
+        self._regions = region_encoder
         self._pixels = model_dir.pixels
         self._max_tokens = model_dir.recipe.max_tokens
         self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
@@ -80,10 +83,9 @@ class Preparer:
 
     async def _decoded(self, item: EmbedInput, budget: _PixelBudget) -> _Decoded:
         """Load an input's media, one after the other: what is not text becomes pictures in its place."""
-        asked = sum(content.frames if isinstance(content, Video) else 1 for content in _media(item))
+        asked = sum(part.pictures for part in _media(item))
         if asked > MAX_IMAGES:
-            frames = ", frames of videos among them" if any(isinstance(m, Video) for m in _media(item)) else ""
-            raise InvalidInput(f"an input may hold at most {MAX_IMAGES} images{frames}, but holds {asked}")
+            raise InvalidInput(f"an input may hold at most {MAX_IMAGES} images{_counted(item)}, but holds {asked}")
         content: list[Content] = []
         images: list[PIL.Image.Image] = []
         times: list[tuple[float, ...]] = []
@@ -94,18 +96,28 @@ class Preparer:
             budget.check()
             if isinstance(part, Video):
                 clip = await video.load(part, self._policy)
-                pictures = clip.frames
+                shown: Sequence[Text | Image] = [Image(frame) for frame in clip.frames]
                 times.append(clip.times)
-            elif isinstance(part, Page):
-                pictures = (await documents.load(part, self._policy),)
             else:
-                pictures = (await media.load(part, self._policy),)
+                shown = await self._shown(part)
+            pictures = _pictures(shown)
             for picture in pictures:
                 _check_aspect(picture)
                 budget.spend(picture.width * picture.height)
-            content += [Image(picture) for picture in pictures]
+            content += shown
             images += pictures
         return replace(item, content=tuple(content)), images, tuple(times)
+
+    async def _shown(self, part: Image | Page) -> Sequence[Text | Image]:
+        """Return what stands in the prompt for a picture: itself, or what the encoder of regions makes of it."""
+        if isinstance(part, Page):
+            return (Image(await documents.load(part, self._policy)),)
+        picture = await media.load(part, self._policy)
+        if part.region is None:
+            return (Image(picture),)
+        _check_aspect(picture)
+        mask = await regions.load_mask(part.region, picture.size, self._policy)
+        return await media.in_decoder(self._regions.encode, picture, part.region, mask)
 
     def _render(
         self, item: EmbedInput, instruction: str, images: Sequence[PIL.Image.Image], truncate: Truncate
@@ -153,6 +165,17 @@ class _PixelBudget:
 
 def _media(item: EmbedInput) -> list[Image | Video | Page]:
     return [content for content in item.content if not isinstance(content, Text)]
+
+
+def _counted(item: EmbedInput) -> str:
+    """Say which pictures are counted that the caller may not think of."""
+    kinds = ["frames of videos"] * any(isinstance(part, Video) for part in item.content)
+    kinds += ["close-ups of regions"] * any(isinstance(part, Image) and part.region for part in item.content)
+    return f", {' and '.join(kinds)} among them" if kinds else ""
+
+
+def _pictures(shown: Sequence[Text | Image]) -> list[PIL.Image.Image]:
+    return [part.source for part in shown if isinstance(part, Image) and isinstance(part.source, PIL.Image.Image)]
 
 
 def _check_aspect(image: PIL.Image.Image) -> None:

@@ -145,8 +145,9 @@ class PromptRenderer:
     def _pieces(self, content: Content) -> tuple[Piece, ...]:
         if isinstance(content, Text):
             return (content.text,)
-        if not isinstance(content, Image):
-            raise InvalidInput(f"a {type(content).__name__} must become pictures before it is rendered")
+        if not isinstance(content, Image) or content.region is not None:
+            what = "region" if isinstance(content, Image) else type(content).__name__
+            raise InvalidInput(f"a {what} must become pictures before it is rendered")
         margin = self.family.image_margin
         return (margin, self._slot, margin)
 

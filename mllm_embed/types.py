@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,10 +28,89 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class RunLengths:
+    """A mask as COCO's annotations write it, uncompressed.
+
+    Attributes:
+        size: height and width in pixels.
+        counts: lengths of runs down the columns, first one outside the region (perhaps 0 long), then one inside, ...
+    """
+
+    size: tuple[int, int]
+    counts: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.counts) > _MOST_RUNS:
+            raise InvalidInput(f"a mask may have at most {_MOST_RUNS:,} runs, but has {len(self.counts):,}")
+        if not _are_numbers(self.size, 2, int) or not _are_numbers(self.counts, len(self.counts), int):
+            raise InvalidInput(f"a mask's size (height, width) and counts must be integers from 0 to {_FAR - 1:,}")
+        if sum(self.counts) != self.size[0] * self.size[1]:
+            raise InvalidInput(
+                f"a mask's counts must add up to its {self.size[0] * self.size[1]:,} pixels ({self.size[1]} x "
+                f"{self.size[0]}), but add up to {sum(self.counts):,}"
+            )
+
+
+_MOST_RUNS = 100_000
+_FAR = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """What of a picture is meant: one of the three, in pixels of the picture as it is seen, upright.
+
+    Attributes:
+        point: x and y; from the left and top edge, as in `box`.
+        box: left, top, right, bottom.
+        mask: a picture of the same size, white inside the region and black outside, or `RunLengths`.
+    """
+
+    point: tuple[float, float] | None = None
+    box: tuple[float, float, float, float] | None = None
+    mask: bytes | str | Path | PIL.Image.Image | RunLengths | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("point", "box", "mask") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InvalidInput(f"a region must be one of point, box and mask, but is {' and '.join(given) or 'none'}")
+        for name, numbers, count in (("point", self.point, 2), ("box", self.box, 4)):
+            if numbers is not None and not _are_numbers(numbers, count):
+                raise InvalidInput(f"the {name} of a region must be {count} finite numbers")
+        if self.box is not None and not (self.box[0] < self.box[2] and self.box[1] < self.box[3]):
+            raise InvalidInput(
+                "the box of a region must have left < right and top < bottom, but is " + ", ".join(map(str, self.box))
+            )
+
+
+def _are_numbers(values: Any, count: int, kind: type[Any] = Real) -> bool:
+    """Whether these are finite numbers of a kind; comparing refuses NaN, infinity and integers beyond any float.
+
+    Integers must not be negative, since they count pixels.
+    """
+    least = 0 if kind is int else -_FAR
+    return (
+        isinstance(values, tuple)
+        and len(values) == count
+        and all(isinstance(one, kind) and not isinstance(one, bool) and least <= one < _FAR for one in values)
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
-    """A picture: encoded bytes, a `Path`, a PIL image, or a string (http(s) URL, data URI or file path)."""
+    """A picture, or what a region of it shows.
+
+    Attributes:
+        source: encoded bytes, a `Path`, a PIL image, or a string (http(s) URL, data URI or file path).
+        region: what of it is meant; the rest of the picture stays its context.
+    """
 
     source: bytes | str | Path | PIL.Image.Image
+    region: Region | None = None
+
+    @property
+    def pictures(self) -> int:
+        """Most pictures that the model reads for it."""
+        return 1 if self.region is None else 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +122,26 @@ class Video:
             Animated GIF and WebP are videos too.
         frames: most frames that are used; without `fps` as many, evenly spaced, the first and the last among them.
         fps: one frame per 1 / fps seconds instead, thinned out evenly to `frames`.
+        times: seconds of each frame, ascending, where the source is frames; without them a frame's number is its time.
     """
 
     source: bytes | str | Path | tuple[PIL.Image.Image, ...]
     frames: int = 8
     fps: float | None = None
+    times: tuple[float, ...] | None = None
+
+    @property
+    def pictures(self) -> int:
+        """Most pictures that the model reads for it."""
+        return self.frames
 
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise InvalidInput(f"frames of a video must be at least 1, but is {self.frames}")
         if self.fps is not None and not self.fps > 0:
             raise InvalidInput(f"fps of a video must be greater than 0, but is {self.fps}")
+        if self.times is not None and not (isinstance(self.source, tuple) and len(self.source) == len(self.times)):
+            raise InvalidInput("times of a video are for frames that are given, one for each")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +157,11 @@ class Page:
     source: bytes | str | Path
     number: int = 1
     dpi: int = 144
+
+    @property
+    def pictures(self) -> int:
+        """Most pictures that the model reads for it."""
+        return 1
 
 
 Content = Text | Image | Video | Page

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import io
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,8 @@ async def load(video: Video, policy: MediaPolicy) -> Clip:
         InvalidMedia: no such file, no video in it, unsupported format, or corrupt data.
     """
     if isinstance(video.source, tuple):
-        return await media.in_decoder(_given, video.source, video.frames, policy)
-    source = await fetched(video.source, policy, _kind(policy))
+        return await media.in_decoder(_given, video.source, video, policy)
+    source = await fetched(video.source, policy, kind(policy))
     return await media.in_decoder(_decode, source, video, policy)
 
 
@@ -87,21 +88,23 @@ def _spread(candidates: Sequence[int], count: int) -> list[int]:
     return [candidates[round(i * (len(candidates) - 1) / (count - 1))] for i in range(count)]
 
 
-def _kind(policy: MediaPolicy) -> Kind:
+def kind(policy: MediaPolicy) -> Kind:
+    """Return what a video is called in messages, and how many bytes it may have."""
     return Kind("a", "video", "video/mp4", policy.max_video_bytes)
 
 
-def _given(frames: Sequence[object], count: int, policy: MediaPolicy) -> Clip:
-    """Use frames that the caller has; they have no times but their numbers."""
+def _given(frames: Sequence[object], video: Video, policy: MediaPolicy) -> Clip:
+    """Use frames that the caller has; unless he says when they are, their numbers are their times."""
     pictures = [frame for frame in frames if isinstance(frame, PIL.Image.Image)]
     if not pictures or len(pictures) < len(frames):
         raise InvalidMedia("the frames of a video must be PIL images, at least one")
-    chosen = _spread(range(len(pictures)), count)
-    return Clip(tuple(media.decode(pictures[i], policy) for i in chosen), tuple(map(float, chosen)))
+    times = video.times if video.times is not None else tuple(map(float, range(len(pictures))))
+    chosen = _spread(range(len(pictures)), video.frames)
+    return Clip(tuple(media.decode(pictures[i], policy) for i in chosen), tuple(times[i] for i in chosen))
 
 
 def _decode(source: bytes | str | Path, video: Video, policy: MediaPolicy) -> Clip:
-    found = locate(source, policy, _kind(policy))
+    found = locate(source, policy, kind(policy))
     with found.open("rb") if isinstance(found, Path) else io.BytesIO(found) as stream:
         head = stream.read(16)
         stream.seek(0)
@@ -116,6 +119,7 @@ def _animation(stream: Any, video: Video, policy: MediaPolicy) -> Clip:
     """Decode an animated GIF or WebP; its frames have durations of their own."""
     reader = GifImagePlugin.GifImageFile if stream.read(3) == b"GIF" else WebPImagePlugin.WebPImageFile
     stream.seek(0)
+    deadline = time.monotonic() + policy.max_video_decode_s
     try:
         with reader(stream) as image:
             times, now = [], 0.0
@@ -125,6 +129,7 @@ def _animation(stream: Any, video: Video, policy: MediaPolicy) -> Clip:
                 times.append(now)
                 now += max(float(image.info.get("duration", 100)), 10.0) / 1000
                 _check_length(now, policy)
+                _check_time(deadline)
             chosen = choose(times, video)
             frames = []
             for number in chosen:
@@ -152,7 +157,8 @@ def _film(stream: Any, video: Video, policy: MediaPolicy) -> Clip:
             base = float(track.time_base)
             times = [(stamp - stamps[0]) * base for stamp in stamps]
             chosen = choose(times, video)
-            frames = tuple(_frames(container, track, [stamps[i] for i in chosen], keys))
+            deadline = time.monotonic() + policy.max_video_decode_s
+            frames = tuple(_frames(container, track, [stamps[i] for i in chosen], keys, deadline))
     except (InvalidMedia, MediaTooLarge):
         raise
     except (av.FFmpegError, ValueError, OverflowError) as error:
@@ -179,7 +185,9 @@ def _stamps(container: Any, track: Any, policy: MediaPolicy) -> tuple[list[int],
     return sorted(set(stamps)), sorted(keys)
 
 
-def _frames(container: Any, track: Any, wanted: Sequence[int], keys: Sequence[int]) -> Iterator[PIL.Image.Image]:
+def _frames(
+    container: Any, track: Any, wanted: Sequence[int], keys: Sequence[int], deadline: float
+) -> Iterator[PIL.Image.Image]:
     """Decode the frames at the wanted times, ascending."""
     track.thread_type = "AUTO"
     decoded: Iterator[Any] = iter(())
@@ -194,6 +202,7 @@ def _frames(container: Any, track: Any, wanted: Sequence[int], keys: Sequence[in
             frame = next(decoded, None)
             if frame is None:
                 break
+            _check_time(deadline)
             if frame.pts is not None:
                 last, position = frame, frame.pts
         if last is None:
@@ -228,3 +237,8 @@ def _check_size(width: int, height: int, policy: MediaPolicy) -> None:
 def _check_length(seconds: float, policy: MediaPolicy) -> None:
     if seconds > policy.max_video_seconds:
         raise MediaTooLarge(f"a video may last at most {policy.max_video_seconds:,.0f} seconds, but lasts longer")
+
+
+def _check_time(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise MediaTooLarge("the video takes too long to decode: it has too many or too large frames")

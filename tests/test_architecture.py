@@ -27,8 +27,8 @@ PACKAGES = {
 }
 LAYERS = (
     {"types", "errors"},
-    {"tasks", "families", "fetch", "sources", "media", "video", "documents", "vectors", "toy_shapes"},
-    {"weight_files", "recipe", "published", "model_dir"},
+    {"tasks", "families", "fetch", "sources", "media", "regions", "video", "documents", "vectors", "toy_shapes"},
+    {"weight_files", "recipe", "published", "model_dir", "adapters"},
     {"prompts"},
     {"modeling"},
     {"backends"},

@@ -64,7 +64,7 @@ def serve(
         int | None, typer.Option(help="Requests under way at once, per key.", min=1, rich_help_panel=_ACCESS)
     ] = None,
     allow_url_media: Annotated[
-        bool, typer.Option("--allow-url-media", help="Fetch images from public http(s) URLs that requests name.")
+        bool, typer.Option("--allow-url-media", help="Fetch media from public http(s) URLs that requests name.")
     ] = False,
     token_ids: Annotated[
         TokenIds, typer.Option(help="What arrays of token ids are: the model's own, OpenAI's cl100k, or refused.")
@@ -91,6 +91,9 @@ def serve(
     max_request_megapixels: Annotated[
         float, typer.Option(help="Most megapixels per request.", rich_help_panel=_LIMITS)
     ] = 160,
+    max_video_mb: Annotated[float, typer.Option(help="Largest video file, MiB.", rich_help_panel=_LIMITS)] = 64,
+    max_video_seconds: Annotated[float, typer.Option(help="Longest video, seconds.", rich_help_panel=_LIMITS)] = 600,
+    max_video_frames: Annotated[int, typer.Option(help="Most frames of one video.", rich_help_panel=_LIMITS)] = 16,
     max_text_chars: Annotated[
         int,
         typer.Option(help="Longest text, characters; the model's token limit comes on top.", rich_help_panel=_LIMITS),
@@ -165,6 +168,9 @@ def serve(
         max_image_bytes=int(max_image_mb * 2**20),
         max_image_pixels=int(max_image_megapixels * 1e6),
         max_request_pixels=int(max_request_megapixels * 1e6),
+        max_video_bytes=int(max_video_mb * 2**20),
+        max_video_seconds=max_video_seconds,
+        max_video_frames=max_video_frames,
         max_text_chars=max_text_chars,
         max_queued_requests=max_queued_requests,
         max_queued_items=max_queued_items,

@@ -1,36 +1,34 @@
 """Items of a request -> `EmbedInput`s: the wire's many ways to write a text, a picture, or both, end here.
 
-An item of `input` is a string, an array of token ids, an object `{"text", "image", "instruction"}`, or an array of
-OpenAI content parts. An item of `messages` is a conversation. Each gives one vector.
+An item of `input` is a string, an array of token ids, an object `{"text", "image", "region", "instruction"}`, or an
+array of OpenAI content parts. An item of `messages` is a conversation. Each gives one vector.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
-from mllm_embed.errors import MediaNotAllowed
-from mllm_embed.types import Content, EmbedInput, Image, Text
+from mllm_embed.types import Content, EmbedInput, Text
 from mllm_embed_serving import fields
 from mllm_embed_serving.errors import InvalidParameter
+from mllm_embed_serving.media_parts import read_image, read_region, read_video
 from mllm_embed_serving.token_ids import Decode
 
 MAX_TOKEN_IDS = 100_000
 """Longest array of token ids; every model's context is shorter, and each id is checked one by one."""
 
-_ITEM_KEYS = ("text", "image", "instruction")
-_PART_KEYS = {
+_ITEM_KEYS = ("text", "image", "region", "instruction")
+PART_KEYS = {
     "text": "text",
     "input_text": "text",
     "image_url": "image_url",
     "input_image": "image_url",
     "image_base64": "image_base64",
+    "video_url": "video_url",
+    "video_base64": "video_base64",
 }
-"""Types of content parts, of OpenAI's chat and responses APIs and of Voyage's, and the key that holds their value."""
-_URI = re.compile(r"(data:|https?://)", re.IGNORECASE)
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+"""Types of content parts, of OpenAI's, vLLM's and Voyage's APIs, and the key that holds their value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +38,12 @@ class ItemReader:
     Attributes:
         decode: turns token ids into text.
         max_text_chars: longest single text.
+        max_frames: most frames of one video.
     """
 
     decode: Decode
     max_text_chars: int
+    max_frames: int
 
     def item(self, value: Any, path: str) -> EmbedInput:
         """Read one item of `input`.
@@ -70,7 +70,7 @@ class ItemReader:
 
     def image(self, value: Any, path: str) -> EmbedInput:
         """Read an item that is a picture: a data URI, bare base64, or a URL."""
-        return EmbedInput((_image(value, path),))
+        return EmbedInput((read_image(value, path),))
 
     def parts(self, value: Any, path: str) -> EmbedInput:
         """Read an item that is an array of content parts."""
@@ -138,7 +138,7 @@ class ItemReader:
         return role, (Text(text),)
 
     def _object(self, value: dict[str, Any], path: str) -> EmbedInput:
-        """Read `{"text", "image", "instruction"}`; the picture stands before the text, however the keys are ordered."""
+        """Read `{"text", "image", "region", "instruction"}`; the picture stands first, whatever the order of keys."""
         if "type" in value:
             raise InvalidParameter(
                 "a content part must stand in an array: [[part, part]] is one item of two parts", param=path
@@ -147,8 +147,11 @@ class ItemReader:
         text = fields.optional_text(value.get("text"), f"{path}.text", self.max_text_chars)
         instruction = fields.optional_text(value.get("instruction"), f"{path}.instruction", self.max_text_chars)
         content: list[Content] = []
+        region = read_region(value.get("region"), f"{path}.region")
         if value.get("image") is not None:
-            content.append(_image(value["image"], f"{path}.image"))
+            content.append(read_image(value["image"], f"{path}.image", region))
+        elif region is not None:
+            raise InvalidParameter("is of an image, but there is none", param=f"{path}.region")
         if text or (text is not None and not content):
             content.append(Text(text))
         if not content:
@@ -161,30 +164,12 @@ class ItemReader:
     def _part(self, part: Any, path: str) -> Content:
         if not isinstance(part, dict):
             raise fields.wrong_type("a content part, that is an object with a type", part, path)
-        key = fields.choice(part.get("type", ""), f"{path}.type", _PART_KEYS, "")
+        key = fields.choice(part.get("type", ""), f"{path}.type", PART_KEYS, "")
         value, here = part.get(key), f"{path}.{key}"
         if key == "text":
             return Text(fields.text(value, here, self.max_text_chars))
         if isinstance(value, dict):
             value, here = value.get("url"), f"{here}.url"
-        return _image(value, here)
-
-
-def _image(value: Any, path: str) -> Image:
-    """Read a picture: a data URI, the bare base64 of an image file, or a URL; never a file on the server.
-
-    Whether URLs are allowed, and whether the bytes are a picture, is found out when it is loaded.
-    """
-    if not isinstance(value, str):
-        raise fields.wrong_type("a string (a data URI, base64, or a URL)", value, path)
-    if _URI.match(value):
-        return Image(value)
-    if _SCHEME.match(value[:64]):
-        raise MediaNotAllowed(f"an image must be a data URI, base64 or an http(s) URL, but is {fields.shown(value)}")
-    if not value or not _BASE64.fullmatch(value):
-        raise InvalidParameter(
-            f"must be a data URI (data:image/png;base64,…), the base64 of an image file, or an http(s) URL, "
-            f"but is {fields.shown(value)}; files on the server are never read",
-            param=path,
-        )
-    return Image(f"data:;base64,{value}")
+        if key.startswith("video"):
+            return read_video(value, here, part, path, self.max_frames)
+        return read_image(value, here, read_region(part.get("region"), f"{path}.region"))

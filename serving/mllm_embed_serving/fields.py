@@ -91,6 +91,21 @@ def positive_integer(value: Any, path: str) -> int | None:
     return value
 
 
+def positive_number(value: Any, path: str) -> float | None:
+    """Read a finite number greater than 0, or null.
+
+    Raises:
+        InvalidParameter: anything else.
+    """
+    if value is None:
+        return None
+    if type(value) not in (int, float):
+        raise wrong_type("a number", value, path)
+    if not 0 < value < 1e9:
+        raise InvalidParameter(f"must be greater than 0 and less than 1e9, but is {shown(str(value))}", param=path)
+    return float(value)
+
+
 def boolean(value: Any, path: str, *, default: bool) -> bool:
     """Read true or false; null stands for `default`.
 

@@ -5,21 +5,41 @@ from __future__ import annotations
 from typing import Any
 
 from mllm_embed.tasks import TASKS
+from mllm_embed_serving.content import PART_KEYS
 from mllm_embed_serving.schemas.cohere import INPUT_TYPES
 from mllm_embed_serving.schemas.common import WRITERS
 from mllm_embed_serving.schemas.openai import JINA_TASKS, ROLES, TRUNCATIONS
 
+_NUMBER = {"type": "number"}
+_COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
+_URL = {"oneOf": [{"type": "string"}, {"type": "object", "properties": {"url": {"type": "string"}}}]}
+_REGION = {
+    "type": "object",
+    "description": "What of an image is meant: one of the three, in pixels of the upright image.",
+    "additionalProperties": False,
+    "properties": {
+        "point": {"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2, "description": "x, y"},
+        "box": {"type": "array", "items": _NUMBER, "minItems": 4, "maxItems": 4, "description": "x, y, x, y"},
+        "mask": {
+            "description": "A black and white image of the same size, or runs as COCO's annotations hold them.",
+            "oneOf": [{"type": "string"}, {"type": "object", "properties": {"size": _COUNTS, "counts": _COUNTS}}],
+        },
+    },
+}
 _PART = {
     "type": "object",
-    "description": "An OpenAI content part: type text (text) or image_url (image_url.url).",
+    "description": "An OpenAI content part: a text, an image (perhaps a region of it), or a video.",
     "required": ["type"],
     "properties": {
-        "type": {"enum": ["text", "image_url", "image_base64", "input_text", "input_image"]},
+        "type": {"enum": list(PART_KEYS)},
         "text": {"type": "string"},
         "image_base64": {"type": "string"},
-        "image_url": {
-            "oneOf": [{"type": "string"}, {"type": "object", "properties": {"url": {"type": "string"}}}],
-        },
+        "image_url": _URL,
+        "region": _REGION,
+        "video_base64": {"type": "string"},
+        "video_url": _URL,
+        "frames": {"type": "integer", "minimum": 1, "description": "Most frames of the video that are used."},
+        "fps": {"type": "number", "exclusiveMinimum": 0, "description": "Frames per second of the video, at most."},
     },
 }
 _ITEM = {
@@ -33,6 +53,7 @@ _ITEM = {
             "properties": {
                 "text": {"type": "string"},
                 "image": {"type": "string", "description": "A data URI, bare base64, or (if allowed) a URL."},
+                "region": _REGION,
                 "instruction": {"type": "string"},
             },
         },

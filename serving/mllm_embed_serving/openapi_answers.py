@@ -48,14 +48,16 @@ def errors(schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
 
 _USAGE = _object({"prompt_tokens": _COUNT, "total_tokens": _COUNT})
 _VECTOR = {"oneOf": [_NUMBERS, {"type": "string", "description": "base64"}, {"type": "null"}]}
+_TIMES = {**_array(_NUMBERS), "description": "Of each video, the seconds of the frames that were used."}
 _DATUM = _object(
     {
         "object": {"enum": ["embedding", "error"]},
         "index": _COUNT,
         "embedding": _VECTOR,
+        "frame_times": _TIMES,
         "error": OPENAI_ERROR["properties"]["error"],
     },
-    optional=("error",),
+    optional=("frame_times", "error"),
 )
 _LIST = {"enum": ["list"]}
 EMBEDDINGS = _json(
@@ -76,9 +78,10 @@ COHERE = _json(
             "meta": _object(
                 {"api_version": _API_VERSION, "billed_units": _object({"input_tokens": _COUNT, "images": _COUNT})}
             ),
+            "frame_times": {"type": "array", "items": _TIMES},
             "texts": _array(_STRING),
         },
-        optional=("texts",),
+        optional=("frame_times", "texts"),
     ),
     "Vectors by type, in order.",
 )

@@ -63,7 +63,9 @@ class Service:
         )
         self.front = Front(embedder, settings.media_policy(), _cache(embedder, settings, self.metrics), self.metrics)
         self.reader = ItemReader(
-            decode=decoder(settings.token_ids, embedder.decode), max_text_chars=settings.max_text_chars
+            decode=decoder(settings.token_ids, embedder.decode),
+            max_text_chars=settings.max_text_chars,
+            max_frames=settings.max_video_frames,
         )
 
     async def read(self, request: Request) -> tuple[dict[str, Any], str]:
@@ -170,7 +172,8 @@ def _cache(embedder: Embedder, settings: ServerSettings, metrics: Metrics) -> Re
     size = settings.cache_bytes or 0
     if settings.cache_folder is None:
         return ResultCache("", size, None, metrics)
-    variant = [embedder.model_dir.fingerprint, embedder.backend.name, settings.precision, mllm_embed.__version__]
+    model, engine = embedder.model_dir.fingerprint, embedder.backend.name
+    variant = [model, engine, settings.precision, embedder.region_encoder.name, mllm_embed.__version__]
     return ResultCache("/".join(variant), size, DiskStore(settings.cache_folder, settings.cache_disk_bytes), metrics)
 
 

@@ -28,13 +28,19 @@ class ServerSettings:
     max_items: int = 2048
     """Most items (vectors) per request."""
     max_images: int = 64
-    """Most images per request, over all its items."""
+    """Most images per request, over all its items, frames of videos and close-ups of regions among them."""
     max_image_bytes: int = 20 * 2**20
     """Largest encoded image, in bytes."""
     max_image_pixels: int = 40_000_000
     """Largest image, in pixels."""
     max_request_pixels: int = 160_000_000
     """Most pixels of all images of a request together; a decoded pixel takes three bytes."""
+    max_video_bytes: int = 64 * 2**20
+    """Largest encoded video, in bytes; one that is sent in the request has to fit into its body too."""
+    max_video_seconds: float = 600.0
+    """Longest video, in seconds."""
+    max_video_frames: int = 16
+    """Most frames of one video."""
     max_text_chars: int = 400_000
     """Longest single text or instruction, in characters; the model's own token limit comes on top."""
     max_queued_requests: int = 256
@@ -84,6 +90,9 @@ class ServerSettings:
             allow_paths=False,
             max_bytes=self.max_image_bytes,
             max_pixels=self.max_image_pixels,
+            max_video_bytes=self.max_video_bytes,
+            max_video_seconds=self.max_video_seconds,
+            max_video_decode_s=self.request_timeout_s,
             max_total_pixels=self.max_request_pixels,
             timeout_s=self.media_timeout_s,
         )

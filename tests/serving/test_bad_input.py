@@ -60,7 +60,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str | None, str | tuple[str, ...]]
     ("number as image", {"input": ["a", {"image": 3}]}, "invalid_parameter", "input[1].image", "an integer"),
     ("bad instruction", {"input": [{"text": "a", "instruction": 1}]}, "invalid_parameter", "input[0].instruction", ""),
     ("bare part", {"input": [TEXT_PART]}, "invalid_parameter", "input[0]", "array"),
-    ("unknown part", {"input": [[{"type": "video_url"}]]}, "invalid_parameter", "input[0][0].type", "'video_url'"),
+    ("unknown part", {"input": [[{"type": "audio_url"}]]}, "invalid_parameter", "input[0][0].type", "'audio_url'"),
     ("part without type", {"input": [[{"text": "a"}]]}, "invalid_parameter", "input[0][0].type", "must be one of"),
     ("part of a wrong type", {"input": [[TEXT_PART, "a"]]}, "invalid_parameter", "input[0][0]", "token id"),
     (

@@ -173,7 +173,7 @@ async def test_voyage_input_type_and_output(ask: Post, vectors: Post) -> None:
     [
         ({}, "inputs: must be an array, but is null"),
         ({"inputs": [{"content": "a"}]}, "inputs[0].content: must be an array of content parts"),
-        ({"inputs": [{"content": [{"type": "video_url", "video_url": "x"}]}]}, "'video_url'"),
+        ({"inputs": [{"content": [{"type": "audio_url", "audio_url": "x"}]}]}, "'audio_url'"),
         (
             {"inputs": [{"content": [{"type": "text", "text": "a"}]}], "truncation": "yes"},
             "truncation: must be a boolean",

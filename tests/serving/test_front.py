@@ -12,11 +12,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from mllm_embed import sources
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import InvalidDimensions, InvalidInput, MediaTooLarge
 from mllm_embed.types import Embedding, EmbedInput, Image, RenderedPrompt, Text
 from mllm_embed_serving.metrics import Metrics
-from mllm_embed_serving.pipeline import pictures
 from mllm_embed_serving.pipeline.cache import ResultCache
 from mllm_embed_serving.pipeline.front import Front
 from mllm_embed_serving.schemas.common import EmbeddingRequest
@@ -164,7 +164,7 @@ async def test_a_slow_picture_holds_up_nobody_else(
         await arrives.wait()
         return buffer.getvalue()
 
-    monkeypatch.setattr(pictures, "fetch", slow)
+    monkeypatch.setattr(sources, "fetch", slow)
     waiting = [
         asyncio.create_task(front.embed(asked(Image(f"https://example.com/{number}.png")), "me")) for number in range(4)
     ]

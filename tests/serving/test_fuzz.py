@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import random
@@ -14,6 +15,7 @@ import jsonschema  # type: ignore[import-untyped]  # its types are a package of 
 import pytest
 
 from mllm_embed_serving.settings import ServerSettings
+from tests.library.test_video import animation
 
 pytestmark = pytest.mark.fast
 
@@ -53,12 +55,16 @@ JUNK: list[Any] = [
 ]
 NAMES = ["model", "input", "task", "dimensions", "\ud800", "chat_template"]
 TEXT = {"type": "text", "text": "cat"}
+MOVING = f"data:image/gif;base64,{base64.b64encode(animation(2, 'GIF')).decode()}"
 
 
 def valid(picture: str) -> dict[str, list[dict[str, Any]]]:
     """One good body per way to ask, by route."""
     image = {"type": "image_url", "image_url": {"url": picture}}
-    items: list[Any] = ["cat", {"text": "cat", "image": picture, "instruction": "Look."}, [TEXT, image], [70, 71]]
+    part = {**image, "region": {"box": [1, 2, 3.5, 4]}}
+    whole = {"text": "cat", "image": picture, "region": {"point": [1, 1]}, "instruction": "Look."}
+    video = {"type": "video_url", "video_url": {"url": MOVING}, "frames": 2, "fps": 1.5}
+    items: list[Any] = ["cat", whole, [TEXT, part, video], [70, 71]]
     content = [{"content": [TEXT, image]}, {"content": [TEXT]}]
     openai = {"model": "fake", "input": items, "dimensions": 16, "encoding_format": "float", "truncate": "end"}
     messages = [{"role": "system", "content": "Look."}, {"role": "user", "content": [image, TEXT]}]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,10 @@ from mllm_embed_serving.metrics import Metrics
 
 _OVERHEAD = 400
 """Bytes that an entry takes beside its vector: key, objects, the order of use. Measured with tracemalloc."""
+
+
+_LAYOUT = "2"
+"""How results are written on disk; those of another layout are not found."""
 
 
 class Store(Protocol):
@@ -43,7 +48,7 @@ class ResultCache:
     """
 
     def __init__(self, variant: str, max_bytes: int, store: Store | None, metrics: Metrics) -> None:
-        self._variant = hashlib.sha256(variant.encode()).digest()
+        self._variant = hashlib.sha256(f"{_LAYOUT}/{variant}".encode()).digest()
         self._memory: LRUCache[bytes, Embedding] = LRUCache(max_bytes, getsizeof=_size)
         self._store = store
         self._metrics = metrics
@@ -84,10 +89,14 @@ def _size(embedding: Embedding) -> int:
 
 
 def _pack(embedding: Embedding) -> bytes:
-    return embedding.tokens.to_bytes(8) + embedding.pixels.to_bytes(8) + embedding.vector.astype("<f4").tobytes()
+    """Write what is known beside the vector as JSON, with its length before it, then the vector."""
+    head = json.dumps([embedding.tokens, embedding.pixels, embedding.frame_times]).encode("ascii")
+    return len(head).to_bytes(8) + head + embedding.vector.astype("<f4").tobytes()
 
 
 def _unpack(value: bytes) -> Embedding:
-    vector = np.frombuffer(value, dtype="<f4", offset=16).astype(np.float32)
+    end = 8 + int.from_bytes(value[:8])
+    tokens, pixels, times = json.loads(value[8:end])
+    vector = np.frombuffer(value, dtype="<f4", offset=end).astype(np.float32)
     vector.flags.writeable = False
-    return Embedding(vector, int.from_bytes(value[:8]), int.from_bytes(value[8:16]))
+    return Embedding(vector, tokens, pixels, tuple(map(tuple, times)))

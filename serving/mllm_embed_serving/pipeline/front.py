@@ -41,7 +41,8 @@ class Front:
     """
 
     def __init__(self, embedder: Embedder, policy: MediaPolicy, cache: ResultCache, metrics: Metrics) -> None:
-        self._embedder = Embedder(embedder.model_dir, MeasuredBackend(embedder.backend, metrics), policy)
+        measured = MeasuredBackend(embedder.backend, metrics)
+        self._embedder = Embedder(embedder.model_dir, measured, policy, embedder.region_encoder)
         self._cache = cache
         self._pictures = Pictures(policy, metrics)
         self._flights: Flights[Embedding] = Flights()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from typing import Any
 
-from mllm_embed.types import Content, EmbedInput, Image, Text
+from mllm_embed.types import Content, EmbedInput, Page, Region, RunLengths, Text, Video
 from mllm_embed_serving.schemas.common import EmbeddingRequest
 
 _LONG = 2**18
@@ -16,8 +17,8 @@ _LONG = 2**18
 async def item_key(item: EmbedInput, wanted: EmbeddingRequest, scope: str) -> bytes:
     """Return the hash of an item and of everything in its request that decides its vector.
 
-    Pictures count as they were sent (their encoded bytes), so that nothing has to be decoded for it. The task's own
-    instruction and side are fixed by their names in one version of the library.
+    Pictures and videos count as they were sent (their encoded bytes), so that nothing has to be decoded for it. The
+    task's own instruction and side are fixed by their names in one version of the library.
 
     Args:
         item: one item, its URLs fetched.
@@ -35,7 +36,7 @@ async def item_key(item: EmbedInput, wanted: EmbeddingRequest, scope: str) -> by
 
 def _hash(parts: list[bytes], item: EmbedInput, wanted: EmbeddingRequest, scope: str) -> bytes:
     """Hash a head that says how long each part is, then the parts, so that no two items read alike."""
-    kinds = ["image" if isinstance(content, Image) else "text" for content in item.content]
+    kinds = [_kind(content) for content in item.content]
     instruction = wanted.instruction if item.instruction is None else item.instruction
     asked = [instruction, wanted.dimensions, wanted.truncate]
     if instruction is None:
@@ -47,13 +48,31 @@ def _hash(parts: list[bytes], item: EmbedInput, wanted: EmbeddingRequest, scope:
     return digest.digest()
 
 
-def _bytes(content: Content) -> bytes:
+def _kind(content: Content) -> list[Any]:
+    """Return what decides how the bytes are read."""
     if isinstance(content, Text):
-        return content.text.encode()
-    if not isinstance(content, Image):
-        raise TypeError(f"a request holds texts and pictures, not a {type(content).__name__}")
-    if isinstance(content.source, bytes):
-        return content.source
-    if isinstance(content.source, str):  # a data URI; what it says about itself before the comma is ignored
-        return content.source.partition(",")[2].encode()
-    raise TypeError(f"a request holds bytes and strings, not {type(content.source).__name__}")
+        return ["text"]
+    if isinstance(content, Video):
+        return ["video", content.frames, content.fps]
+    if isinstance(content, Page):
+        raise TypeError("a request holds texts, pictures and videos, not a Page")
+    return ["image"] if content.region is None else ["image", *_region(content.region)]
+
+
+def _region(region: Region) -> list[Any]:
+    """Return numbers and strings that differ for every region."""
+    if isinstance(region.mask, RunLengths):
+        return ["runs", region.mask.size, region.mask.counts]
+    return [region.point, region.box, region.mask if region.mask is None else _source(region.mask).decode("ascii")]
+
+
+def _bytes(content: Content) -> bytes:
+    return content.text.encode() if isinstance(content, Text) else _source(content.source)
+
+
+def _source(source: object) -> bytes:
+    if isinstance(source, bytes):
+        return source
+    if isinstance(source, str):  # a data URI; what it says about itself before the comma is ignored
+        return source.partition(",")[2].encode()
+    raise TypeError(f"a request holds bytes and strings, not {type(source).__name__}")

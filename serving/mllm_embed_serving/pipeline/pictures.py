@@ -1,22 +1,22 @@
-"""The pictures of a request: fetched and decoded in the server's own bounded pool, never by the engine's thread."""
+"""Media of a request: fetched and decoded in the server's own bounded pool, never by the engine's thread."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from mllm_embed import media
-from mllm_embed.errors import MediaNotAllowed, MediaTooLarge
-from mllm_embed.fetch import fetch
+import PIL.Image
+
+from mllm_embed import media, video
+from mllm_embed.errors import MediaTooLarge
 from mllm_embed.media import MediaPolicy
-from mllm_embed.types import Content, EmbedInput, Image
+from mllm_embed.sources import fetched, is_url
+from mllm_embed.types import Content, EmbedInput, Image, Video
 from mllm_embed_serving.metrics import Metrics
 
 CONCURRENT_FETCHES = 64
 """URLs that are fetched at once, over all requests."""
-_URL = re.compile(r"https?://", re.IGNORECASE)
 
 
 class PixelBudget:
@@ -42,7 +42,7 @@ class PixelBudget:
 
 
 class Pictures:
-    """Loads pictures under one policy, and measures how long that takes.
+    """Loads pictures and videos under one policy, and measures how long that takes.
 
     Args:
         policy: where pictures may come from and how large they may be.
@@ -59,7 +59,7 @@ class Pictures:
         return PixelBudget(self._policy.max_total_pixels)
 
     async def fetched(self, item: EmbedInput) -> EmbedInput:
-        """Return the item with the bytes of its pictures in place of their URLs; other pictures stay as they are.
+        """Return the item with the bytes of its media in place of their URLs; other media stay as they are.
 
         Raises:
             InputError: URLs are not allowed, or one does not deliver.
@@ -69,41 +69,41 @@ class Pictures:
         return replace(item, content=await _each(item.content, self._fetch))
 
     async def decoded(self, item: EmbedInput, budget: PixelBudget) -> EmbedInput:
-        """Return the item with decoded pictures.
+        """Return the item with decoded pictures, and videos as the frames that are used.
 
         Raises:
-            InputError: bytes that are no picture, or too large, or more pixels than the budget has left.
+            InputError: bytes that are no picture or video, or too large, or more pixels than the budget has left.
         """
-        if not any(isinstance(content, Image) for content in item.content):
+        if not any(isinstance(content, (Image, Video)) for content in item.content):
             return item
 
         async def decode(content: Content) -> Content:
-            if not isinstance(content, Image):
+            if not isinstance(content, (Image, Video)):
                 return content
             budget.spend(0)
             with self._metrics.stage("decode"):
-                picture = await media.load(content, self._policy)
-            budget.spend(picture.width * picture.height)
-            picture.info.clear()  # it is upright now: whoever read its EXIF orientation again would turn it again
-            return Image(picture)
+                decoded, pictures = await self._decode(content)
+            budget.spend(sum(picture.width * picture.height for picture in pictures))
+            return decoded
 
         return replace(item, content=await _each(item.content, decode))
 
+    async def _decode(self, content: Image | Video) -> tuple[Content, Sequence[PIL.Image.Image]]:
+        if isinstance(content, Video):
+            clip = await video.load(content, self._policy)
+            return Video(clip.frames, len(clip.frames), times=clip.times), clip.frames
+        picture = await media.load(content, self._policy)
+        picture.info.clear()  # it is upright now: whoever read its EXIF orientation again would turn it again
+        return replace(content, source=picture), (picture,)
+
     async def _fetch(self, content: Content) -> Content:
-        if not isinstance(content, Image) or not _is_url(content):
+        if not isinstance(content, (Image, Video)) or not isinstance(content.source, str) or not _is_url(content):
             return content
-        if not self._policy.allow_urls:
-            raise MediaNotAllowed("image URLs are not allowed here: send the picture as a data URI")
+        kind = video.kind(self._policy) if isinstance(content, Video) else media.kind(self._policy)
         async with self._fetches:
             with self._metrics.stage("fetch"):
-                body = await fetch(
-                    str(content.source),
-                    max_bytes=self._policy.max_bytes,
-                    timeout_s=self._policy.timeout_s,
-                    max_redirects=self._policy.max_redirects,
-                    allow_private_addresses=self._policy.allow_private_addresses,
-                )
-        return Image(body)
+                body = await fetched(content.source, self._policy, kind)
+        return replace(content, source=body)
 
 
 async def _each(contents: Sequence[Content], work: Callable[[Content], Awaitable[Content]]) -> tuple[Content, ...]:
@@ -117,4 +117,4 @@ async def _each(contents: Sequence[Content], work: Callable[[Content], Awaitable
 
 
 def _is_url(content: Content) -> bool:
-    return isinstance(content, Image) and isinstance(content.source, str) and _URL.match(content.source) is not None
+    return isinstance(content, (Image, Video)) and is_url(content.source)

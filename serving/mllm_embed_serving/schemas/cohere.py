@@ -93,6 +93,8 @@ def response_body(asked: CohereRequest, embeddings: Sequence[Embedding], request
         "embeddings": vectors,
         "meta": {"api_version": {"version": "2"}, "billed_units": {"input_tokens": tokens, "images": images}},
     }
+    if any(item.frame_times for item in embeddings):
+        body["frame_times"] = [item.frame_times for item in embeddings]
     return body if asked.texts is None else {**body, "texts": asked.texts}
 
 

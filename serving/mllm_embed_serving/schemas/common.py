@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mllm_embed.errors import InputError
 from mllm_embed.tasks import DEFAULT, TASKS, Role
-from mllm_embed.types import Embedding, EmbedInput, Image, Truncate
+from mllm_embed.types import Embedding, EmbedInput, Text, Truncate
 from mllm_embed.vectors import quantise, to_base64
 from mllm_embed_serving import fields
 from mllm_embed_serving.errors import InvalidJson, InvalidParameter
@@ -78,7 +78,7 @@ class EmbeddingRequest:
 
     @property
     def images(self) -> int:
-        """How many pictures the inputs hold together."""
+        """How many pictures the inputs hold together, at most: frames of videos and close-ups of regions too."""
         return _images(self.inputs)
 
 
@@ -105,11 +105,16 @@ class EncodedRequest:
         """
         write = WRITERS[self.encoding]
         return [
-            {"object": "embedding", "index": index, "embedding": write(outcome.vector)}
+            {"object": "embedding", "index": index, "embedding": write(outcome.vector), **times_of(outcome)}
             if isinstance(outcome, Embedding)
             else {"object": "error", "index": index, "embedding": None, "error": describe(outcome)}
             for index, outcome in enumerate(outcomes)
         ]
+
+
+def times_of(embedding: Embedding) -> dict[str, Any]:
+    """Return `frame_times`, per video the seconds of the frames that were used, for an input with videos."""
+    return {"frame_times": embedding.frame_times} if embedding.frame_times else {}
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -209,9 +214,8 @@ def read_task(body: dict[str, Any], settings: ServerSettings) -> tuple[str, str 
 
 
 def _images(inputs: Sequence[EmbedInput | ItemError]) -> int:
-    return sum(
-        isinstance(content, Image) for item in inputs if isinstance(item, EmbedInput) for content in item.content
-    )
+    items = [item for item in inputs if isinstance(item, EmbedInput)]
+    return sum(part.pictures for item in items for part in item.content if not isinstance(part, Text))
 
 
 def _refuse_constant(name: str) -> None:
