@@ -68,7 +68,7 @@ def mini_mmeb(
 
     options = RunOptions(
         data=find_data(data),
-        tasks=() if tasks is None else [part.strip() for part in tasks.split(",") if part.strip()],
+        tasks=_names(tasks),
         selection=Selection(prefix=split_prefix, pool_limit=limit_pool, train_queries=train_queries),
         dimensions=dimensions,
         cache=_cache(cache_dir) if cache else None,
@@ -87,12 +87,22 @@ def mini_mmeb(
 
 @evaluate.command("public")
 def public(
-    suite: Annotated[str, typer.Argument(help="mmeb, flickr30k, coco, urban1k, sugarcrepe, winoground or vidore.")],
+    suite: Annotated[
+        str,
+        typer.Argument(
+            help="mmeb, mmeb-v2, flickr30k, coco, urban1k, sharegpt4v, sugarcrepe, winoground, cirr, fashioniq, circo, "
+            "xtd, wit, vidore, mrmr or sts."
+        ),
+    ],
     *,
-    data: Annotated[Path, typer.Option(help="Folder of the set, as its makers publish it.")],
+    data: Annotated[
+        str, typer.Option(help="Folder of the set, as its makers publish it, or hub:ORG/NAME, perhaps with @REVISION.")
+    ],
     out: Annotated[Path, typer.Option(help="The JSON report to write.")],
     model: Annotated[str, typer.Option(help="A model directory or hub name.")] = BUILT_IN,
+    tasks: Annotated[str | None, typer.Option(help="Comma-separated task names; default: all that are there.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask so many queries of each task only.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Use at most so many frames of a clip.")] = 8,
     dimensions: Annotated[int | None, typer.Option(min=1, help="Cut vectors to this width (Matryoshka).")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the model in reports; default: its own.")] = None,
     html: Annotated[Path | None, typer.Option(help="Also write one HTML page.")] = None,
@@ -112,13 +122,17 @@ def public(
 
     What each suite reads is in docs/evaluation.md. The table of the run is printed, the report is written.
     """
-    from mllm_embed.evaluation.data_folder import find_data
     from mllm_embed.evaluation.pools import Selection
+    from mllm_embed.evaluation.public_hub import locate
     from mllm_embed.evaluation.run import RunOptions
 
+    located = locate(data)
     options = RunOptions(
         suite=suite,
-        data=find_data(data),
+        data=located.path,
+        data_name=located.name,
+        tasks=_names(tasks),
+        frames=frames,
         selection=Selection(pool_limit=limit),
         dimensions=dimensions,
         cache=_cache(cache_dir) if cache else None,
@@ -129,6 +143,10 @@ def public(
     else:
         opened = partial(_open_encoder, model=model, backend=backend, precision=precision)
     _measure(options, opened, out, html)
+
+
+def _names(tasks: str | None) -> list[str]:
+    return [part.strip() for part in (tasks or "").split(",") if part.strip()]
 
 
 def _cache(folder: Path | None) -> Path:

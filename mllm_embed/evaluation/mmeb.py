@@ -7,12 +7,17 @@ the folder `images`.
 
 from __future__ import annotations
 
+from functools import partial
+
 from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, Query
 from mllm_embed.evaluation.pools import hash_order
-from mllm_embed.evaluation.public_files import PublicFolder, Record
+from mllm_embed.evaluation.public_files import PublicFolder
+from mllm_embed.evaluation.public_queries import Candidates
+from mllm_embed.evaluation.public_readers import Record
 from mllm_embed.types import Content, EmbedInput, Text
 
 FIELDS = ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path")
+INSTRUCTIONS = ("qry_inst", "tgt_inst")
 _PLACEHOLDERS = ("<|image_1|>", "<image>")
 IN_DISTRIBUTION = {
     "classification": ("ImageNet-1K", "N24News", "HatefulMemes", "VOC2007", "SUN397"),
@@ -47,44 +52,75 @@ def mmeb_tasks(folder: PublicFolder, limit: int | None = None) -> list[EvalTask]
     Raises:
         EvaluationError: no set, or records and pictures that are missing, all listed.
     """
-    names = [name for name in META_TASKS if (folder.path / name).is_dir()]
-    if not names:
-        raise EvaluationError(f"{folder.path} has no folder of an MMEB set, such as {next(iter(META_TASKS))}")
-    known = {name for names_in in IN_DISTRIBUTION.values() for name in names_in}
-    tasks = [_task(folder, name, SLICE_IN if name in known else SLICE_OUT, limit) for name in names]
+    tasks = image_tasks(folder, limit, sets="", pictures="images/")
     folder.check()
+    if not tasks:
+        raise EvaluationError(f"{folder.path} has no folder of an MMEB set, such as {next(iter(META_TASKS))}")
     return tasks
 
 
-def _task(folder: PublicFolder, name: str, distribution: str, limit: int | None) -> EvalTask:
-    rows = [row for file in folder.files(f"{name}/*.parquet") for row in folder.records(file, FIELDS)]
-    queries: list[Query] = []
-    candidates: list[EmbedInput] = []
-    places: dict[str, int] = {}
-    for row in hash_order(rows, _name)[:limit]:
-        own = []
-        for text, picture in zip(row["tgt_text"], row["tgt_img_path"], strict=True):
-            item = _item(folder, row.get("tgt_inst"), text, picture)
-            key = f"{item.instruction}\0{text}\0{picture}"
-            if key not in places:
-                places[key] = len(candidates)
-                candidates.append(item)
-            own.append(places[key])
-        query = _item(folder, row.get("qry_inst"), row["qry_text"], row["qry_img_path"])
-        queries.append(Query(query, (own[0],), ("test", distribution), tuple(dict.fromkeys(own))))
-    return EvalTask(name, META_TASKS[name], (Part("all", tuple(queries), tuple(candidates), shared=0),), "test")
+def image_tasks(
+    folder: PublicFolder, limit: int | None, *, sets: str, pictures: str, group: str = ""
+) -> list[EvalTask]:
+    """Build the tasks of the sets of pictures that are there, collecting the folder's problems.
+
+    Args:
+        folder: the folder.
+        limit: queries per set.
+        sets: where the folders of the sets lie, empty or with a slash at its end.
+        pictures: where picture paths begin, likewise.
+        group: see `EvalTask.group`.
+    """
+    known = {name for names in IN_DISTRIBUTION.values() for name in names}
+    tasks = []
+    for name in folder.present({name: f"{sets}{name}" for name in META_TASKS}):
+        rows = [
+            row
+            for file in folder.files(f"{sets}{name}/*.parquet")
+            for row in folder.records(file, FIELDS, optional=INSTRUCTIONS)
+        ]
+        reader = _Reader(folder, name, pictures)
+        mark = SLICE_IN if name in known else SLICE_OUT
+        queries = tuple(reader.query(row, mark) for row in hash_order(rows, _name)[:limit])
+        part = Part("all", queries, reader.candidates.items(), shared=0)
+        tasks.append(EvalTask(name, META_TASKS[name], (part,), "test", group=group))
+    return tasks
+
+
+class _Reader:
+    """Turns the rows of one set into queries and the candidates that they share, each of them once."""
+
+    def __init__(self, folder: PublicFolder, name: str, pictures: str) -> None:
+        self.candidates = Candidates()
+        self._folder = folder
+        self._name = name
+        self._pictures = pictures
+
+    def query(self, row: Record, distribution: str) -> Query:
+        """Return a row's query; the first of its candidates is right."""
+        texts, pictures = row["tgt_text"], row["tgt_img_path"]
+        if not texts or len(texts) != len(pictures):
+            self._folder.problem(
+                f"{self._name}: a row must have a text and a picture path for each candidate, but one has "
+                f"{len(texts)} and {len(pictures)}"
+            )
+        keys = [(row.get("tgt_inst"), *both) for both in zip(texts, pictures, strict=False)]
+        own = [self.candidates.place(key, partial(self._item, *key)) for key in keys]
+        asked = self._item(row.get("qry_inst"), row["qry_text"], row["qry_img_path"])
+        return Query(asked, tuple(own[:1]), ("test", distribution), tuple(dict.fromkeys(own)))
+
+    def _item(self, instruction: str | None, text: str, picture: str) -> EmbedInput:
+        """Build one side: the picture, if there is one, before the text; placeholders of other models are taken out."""
+        for placeholder in _PLACEHOLDERS:
+            text = text.replace(placeholder, "")
+            instruction = (instruction or "").replace(placeholder, "")
+        content: list[Content] = [self._folder.image(f"{self._pictures}{picture}")] if picture else []
+        if text.strip() or not picture:
+            content.append(Text(text.strip()))
+        if not text.strip() and not picture:
+            self._folder.problem(f"{self._name}: a query or candidate has neither text nor picture")
+        return EmbedInput(tuple(content), (instruction or "").strip() or None)
 
 
 def _name(row: Record) -> str:
     return f"{row['qry_text']}\0{row['qry_img_path']}\0{row['tgt_text'][:1]}\0{row['tgt_img_path'][:1]}"
-
-
-def _item(folder: PublicFolder, instruction: str | None, text: str, picture: str) -> EmbedInput:
-    """Build one side: the picture, if there is one, before the text; placeholders of other models are taken out."""
-    for placeholder in _PLACEHOLDERS:
-        text = text.replace(placeholder, "")
-        instruction = (instruction or "").replace(placeholder, "")
-    content: list[Content] = [folder.image(f"images/{picture}")] if picture else []
-    if text.strip():
-        content.append(Text(text.strip()))
-    return EmbedInput(tuple(content), (instruction or "").strip() or None)

@@ -130,7 +130,6 @@ def read_ranks(path: Path, sha256: str) -> list[QueryRanks]:
         raise EvaluationError(f"{path} is missing; it is written beside the report, and paired comparisons need it")
     if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise EvaluationError(f"{path} is not of the same run as its report")
-    return [
-        QueryRanks(**{name: row[name] for name in _PLAIN}, **{name: tuple(row[name]) for name in _LISTS})
-        for row in pq.read_table(path).to_pylist()
-    ]
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    lists: list[dict[str, Any]] = [{name: tuple(row.pop(name, ())) for name in _LISTS} for row in rows]
+    return [QueryRanks(**row, **more) for row, more in zip(rows, lists, strict=True)]

@@ -16,8 +16,8 @@ from mllm_embed.evaluation.gallery import task_gallery, vector_map
 from mllm_embed.evaluation.html_page import html_page
 from mllm_embed.evaluation.mini_mmeb import TASK_NAMES, build_tasks
 from mllm_embed.evaluation.pools import Selection
-from mllm_embed.evaluation.public_files import PublicFolder
-from mllm_embed.evaluation.public_sets import SUITES
+from mllm_embed.evaluation.public_files import FRAMES, PublicFolder
+from mllm_embed.evaluation.public_sets import public_tasks
 from mllm_embed.evaluation.query_ranks import QueryRanks, ranks_file, write_ranks
 from mllm_embed.evaluation.report import Report, make_report, write_report
 from mllm_embed.evaluation.runner import Progress, embed_all, rank_tasks, score_tasks, supported
@@ -35,7 +35,9 @@ class RunOptions:
     Attributes:
         suite: `mini-mmeb`, or one of `mllm_embed.evaluation.public_sets.SUITES`.
         data: folder of the data.
-        tasks: names of tasks of mini-mmeb; empty means all.
+        data_name: what a public set in it is called; None takes the folder's name.
+        tasks: names of tasks; empty means all.
+        frames: the most frames of a clip of a public set; the clips of mini-mmeb have their six.
         selection: what is held out, and pool limits; of a public suite only the limit counts, as queries per task.
         dimensions: width that vectors are cut to; None keeps all.
         cache: folder of vectors; None keeps them in memory only.
@@ -44,7 +46,9 @@ class RunOptions:
 
     suite: str = MINI_MMEB
     data: Path
+    data_name: str | None = None
     tasks: Sequence[str] = ()
+    frames: int = FRAMES
     selection: Selection
     dimensions: int | None = None
     cache: Path | None = None
@@ -70,11 +74,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """The tasks of a run, what they are called together, and the folder that they were read from."""
+    """The tasks of a run, what they are called together, the folder they are from, and sets that it does not hold."""
 
     name: str
     folder: DataFolder | PublicFolder
     tasks: list[EvalTask]
+    absent: Sequence[str] = ()
 
 
 def read_suite(options: RunOptions) -> Suite:
@@ -86,10 +91,9 @@ def read_suite(options: RunOptions) -> Suite:
     if options.suite == MINI_MMEB:
         data = DataFolder(options.data)
         return Suite(MINI_MMEB, data, build_tasks(data, options.selection, options.tasks or TASK_NAMES))
-    if options.suite not in SUITES:
-        raise EvaluationError(f"the suite must be one of {', '.join(SUITES)}, but is {options.suite!r}")
-    folder = PublicFolder(options.data)
-    return Suite(options.suite, folder, SUITES[options.suite](folder, options.selection.pool_limit))
+    folder = PublicFolder(options.data, name=options.data_name, frames=options.frames, only=options.tasks)
+    tasks = public_tasks(options.suite, folder, options.selection.pool_limit)
+    return Suite(options.suite, folder, tasks, folder.absent)
 
 
 def run(
@@ -138,6 +142,8 @@ def run(
         diagnostics=diagnose(tasks, store, dimensions=options.dimensions),
         failed=failed,
     )
+    if suite.absent:
+        report["absent"] = list(suite.absent)
     seconds = embedded - ready
     report["timing"] = {
         "prepare_s": round(ready - started, 2),
@@ -181,4 +187,5 @@ def _settings(options: RunOptions) -> dict[str, object]:
         "train_queries": options.selection.train_queries,
         "dimensions": options.dimensions,
         "bootstrap_seed": BOOTSTRAP_SEED,
+        **({} if options.suite == MINI_MMEB else {"frames": options.frames}),
     }

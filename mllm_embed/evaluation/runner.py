@@ -152,7 +152,7 @@ def _beside_ranks(query: Query, vector: NDArray[np.float32], candidates: NDArray
     if not query.gains and query.likeness is None:
         return {}
     cosines = candidates[list(query.truths)] @ vector
-    order = np.lexsort((query.gains, -cosines)) if query.gains else ()  # ties against the model
+    order = np.lexsort((np.array(query.gains), -cosines)) if query.gains else ()  # ties against the model
     return {
         "gains": tuple(query.gains[place] for place in order),
         "likeness": query.likeness,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,7 @@ def metric(name: str) -> Callable[[Ranking], float]:
     match = re.fullmatch(r"([a-z]+)([1-9]\d*)", name)
     if match is None or match[1] not in _AT:
         raise ValueError(f"a metric must be one of {', '.join(_AT)} and a cut, such as hit1, but is {name!r}")
-    return partial(_AT[match[1]], cut=int(match[2]))
+    return lambda ranking: _AT[match[1]](ranking, int(match[2]))
 
 
 def task_scores(metrics: Sequence[str], parts: Sequence[Sequence[QueryRanks]]) -> dict[str, Any]:

@@ -146,7 +146,7 @@ def test_a_public_set_is_measured_in_its_own_schema(tmp_path: Path) -> None:
     assert (report["suite"], list(report["results"])) == ("flickr30k", ["flickr30k-t2i", "flickr30k-i2t"])
     assert list(report["data"]) == ["dataset_flickr30k.json"]
     error = run("public", "imagenet", "--data", folder, "--out", tmp_path / "f.json").exception
-    assert "the suite must be one of mmeb, flickr30k, " in str(error)
+    assert "the suite must be one of mmeb, mmeb-v2, flickr30k, " in str(error)
 
 
 def test_a_task_that_fails_does_not_lose_the_others(
