@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mllm_embed.evaluation.eval_types import EvaluationError
+from mllm_embed.evaluation.eval_types import ROBUSTNESS, EvaluationError
 from mllm_embed.evaluation.query_ranks import ALL_METRICS, QueryRanks
 from mllm_embed.evaluation.report import Report, check_comparable, model_name
 from mllm_embed.evaluation.significance import paired_interval, permutation_p
@@ -84,11 +84,15 @@ def compare(reports: Sequence[Report], ranks: Sequence[Sequence[QueryRanks]], me
     values = [_by_task(one, outcomes, metric) for outcomes in ranks]
     sides = {name: _Side(values[0][name], values[1][name], [1.0] * len(values[0][name])) for name in names}
     metas = {name: str(one["results"][name]["meta_task"]) for name in names}
-    members = list(metas.values())
-    over_tasks = _mean([(sides[name], 1.0) for name in names])
-    over_metas = _mean([(sides[name], 1.0 / members.count(metas[name])) for name in names])
+    counted = [name for name in names if metas[name] != ROBUSTNESS]
+    lines = [side.difference(name) for name, side in sides.items()]
+    if not counted:
+        return lines
+    members = [metas[name] for name in counted]
+    over_tasks = _mean([(sides[name], 1.0) for name in counted])
+    over_metas = _mean([(sides[name], 1.0 / members.count(metas[name])) for name in counted])
     return [
-        *(side.difference(name) for name, side in sides.items()),
+        *lines,
         over_tasks.difference("mean over tasks"),
         over_metas.difference("mean over meta-tasks"),
     ]

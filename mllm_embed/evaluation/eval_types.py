@@ -12,6 +12,11 @@ import PIL.Image
 from mllm_embed.errors import InvalidInput, MllmEmbedError
 from mllm_embed.types import EmbedInput, Image, Text
 
+ROBUSTNESS = "robustness"
+"""The meta-task that no mean over tasks includes: its tasks ask the queries of others again."""
+CLEAN = "clean"
+"""Slice of the queries of a robustness task as they were, in the order of those that are perturbed."""
+
 
 class EvaluationError(MllmEmbedError):
     """The evaluation cannot run as asked: data is missing or does not fit, or the reports do not."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from mllm_embed.evaluation import mini_mmeb_charts as charts
 from mllm_embed.evaluation import mini_mmeb_classes as classes
@@ -11,9 +12,10 @@ from mllm_embed.evaluation import mini_mmeb_clips as clips
 from mllm_embed.evaluation import mini_mmeb_emoji as emoji
 from mllm_embed.evaluation import mini_mmeb_languages as languages
 from mllm_embed.evaluation import mini_mmeb_pairs as pairs
+from mllm_embed.evaluation import mini_mmeb_robust as robust
 from mllm_embed.evaluation import mini_mmeb_scenes as scenes
 from mllm_embed.evaluation.data_folder import DataFolder
-from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part
+from mllm_embed.evaluation.eval_types import ROBUSTNESS, EvalTask, EvaluationError, Part
 from mllm_embed.evaluation.pools import Selection
 
 POOL = 1000
@@ -122,6 +124,12 @@ _ENTRIES: dict[str, _Entry] = {
     "emoji-names": _Entry("multilingual", (*_EMOJI, languages.NAMES), _emoji_names),
     "story-pages": _Entry("multilingual", (languages.PAGE_TEXTS, pairs.STORY_IMAGES), languages.story_pages),
     "sprite-condition": _Entry("conditional", _EMOJI, _all_styles(scenes.sides_of_scenes)),
+    "robust-emoji-t2i": _Entry(ROBUSTNESS, _EMOJI, partial(robust.names_to_emoji, size=POOL)),
+    "robust-icon-t2i": _Entry(ROBUSTNESS, (pairs.ICONS,), partial(robust.words_to_icon, size=POOL)),
+    "robust-figure-t2i": _Entry(ROBUSTNESS, (pairs.FIGURES,), robust.text_to_figure),
+    "robust-emoji-i2i": _Entry(ROBUSTNESS, _EMOJI, partial(robust.emoji_to_emoji, size=POOL)),
+    "robust-emoji-i2t": _Entry(ROBUSTNESS, _EMOJI, partial(robust.emoji_to_name, size=POOL)),
+    "robust-figure-i2t": _Entry(ROBUSTNESS, (pairs.FIGURES,), robust.figure_to_text),
 }
 TASK_NAMES = tuple(_ENTRIES)
 """Names of all tasks, in the order of reports."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from mllm_embed.evaluation.eval_types import EvaluationError, Part, Query
 from mllm_embed.evaluation.mini_mmeb_emoji import CONCEPTS, Emoji, Styles
 from mllm_embed.evaluation.mini_mmeb_pairs import text_target
 from mllm_embed.evaluation.mini_mmeb_rows import SIDES, emoji_name, look_text, object_text
-from mllm_embed.evaluation.pools import Selection, hash_order
+from mllm_embed.evaluation.pools import Selection, hash_number, hash_order
 from mllm_embed.tasks import get_task
 from mllm_embed.types import EmbedInput, Image, Text
 
@@ -149,7 +148,7 @@ def _groups(style: str, sprites: Sequence[Emoji], selection: Selection) -> Itera
     """Cut the sprites into scenes of 4 to 9, sizes by hash; a rest that is too small is left out."""
     start = number = 0
     while len(sprites) - start >= _LEAST:
-        size = _LEAST + _hash(f"{selection.prefix} {style} {number}") % (_MOST - _LEAST + 1)
+        size = _LEAST + hash_number(f"{selection.prefix} {style} {number}") % (_MOST - _LEAST + 1)
         yield list(sprites[start : start + size])
         start, number = start + size, number + 1
 
@@ -169,7 +168,3 @@ def _scene(members: Sequence[Emoji], corners: Sequence[tuple[int, int]], size: t
         sprite.thumbnail((_SPRITE, _SPRITE), PIL.Image.Resampling.LANCZOS)
         scene.paste(sprite, (left + (_CELL - sprite.width) // 2, top + (_CELL - sprite.height) // 2), sprite)
     return scene
-
-
-def _hash(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])

@@ -47,6 +47,11 @@ def hash_order(items: Iterable[T], name: Callable[[T], str]) -> list[T]:
     return sorted(items, key=lambda item: hashlib.sha256(name(item).encode()).hexdigest())
 
 
+def hash_number(name: str) -> int:
+    """Return a number below 2^64 that is always the same for a name: a choice that no random state makes."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+
+
 def build_pool(
     items: Sequence[T],
     selection: Selection,

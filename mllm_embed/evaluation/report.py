@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mllm_embed import __version__
-from mllm_embed.evaluation.eval_types import EvaluationError
+from mllm_embed.evaluation.eval_types import ROBUSTNESS, EvaluationError
 from mllm_embed.evaluation.mmeb import SLICE_IN, SLICE_OUT
 from mllm_embed.evaluation.runner import overall
 from mllm_embed.evaluation.task_scores import HIT1, task_metric, task_score
@@ -115,17 +115,19 @@ def markdown(reports: Sequence[Report], *, details: bool = True) -> str:
     for other in reports[1:]:
         check_comparable(reports[0], other)
     names = _all_tasks(reports)
+    counted = [name for name in names if _first_with(name, reports)["results"][name]["meta_task"] != ROBUSTNESS]
     lines = [_row(["task", "pool", "queries", "chance", *(model_name(report) for report in reports)])]
     lines.append(_row(["---", "---:", "---:", "---:", *("---:" for _ in reports)]))
-    lines += [_task_row(name, reports) for name in names]
+    lines += [_task_row(name, reports) for name in counted]
     for label, path in _means_of(reports[0]).items():
-        cells = [_mean_cell(report, path, len(names)) for report in reports]
+        cells = [_mean_cell(report, path, len(counted)) for report in reports]
         lines.append(_row([f"**{label}**", "", "", "", *cells]))
     head = "Hit@1, or the metric that a task names, ± half of the 95 % bootstrap interval."
     if limit := reports[0]["settings"]["limit_pool"]:
         head += f" A smoke run, cut to {limit}: not comparable with any other numbers."
     if absent := reports[0].get("absent"):
         lines += ["", f"Not in the folder, and in no mean: {', '.join(absent)}."]
+    lines += _robustness([name for name in names if name not in counted], reports)
     if details:
         lines += [*_more_scores(names, reports), *_details(names, reports)]
     return "\n".join([head, "", *lines]) + "\n"
@@ -203,6 +205,27 @@ def _more_scores(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
 
 def _score_cell(report: Report, name: str, metric: str) -> str:
     return _number(report["results"][name]["scores"][metric]) if name in report["results"] else "-"
+
+
+def _robustness(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
+    """One row per perturbation: what is lost of the clean score, and the clean score."""
+    rows = [
+        _row([name, part, *(_drop_cell(report, name, part) for report in reports)])
+        for name in names
+        for part in ("", *_first_with(name, reports)["results"][name]["robustness"]["parts"])
+    ]
+    head = ["task", "perturbation", *(model_name(report) for report in reports)]
+    title = "Robustness: the same queries, clean -> perturbed, and what that costs ± half of its 95 % interval."
+    return ["", title, "", _row(head), _row(["---", "---", *("---:" for _ in reports)]), *rows] if rows else []
+
+
+def _drop_cell(report: Report, name: str, part: str) -> str:
+    if name not in report["results"]:
+        return "-"
+    lost = report["results"][name]["robustness"]
+    lost = lost["parts"][part] if part else lost
+    half = (lost["interval"][1] - lost["interval"][0]) / 2
+    return f"{_number(lost['clean'])} -> {_number(lost['perturbed'])} ({-lost['drop']:+.3f} ± {half:.3f})"
 
 
 def _details(names: Sequence[str], reports: Sequence[Report]) -> list[str]:

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from mllm_embed.errors import InputError
 from mllm_embed.evaluation.encoders import Encoder
-from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, Query, item_key
+from mllm_embed.evaluation.eval_types import ROBUSTNESS, EvalTask, EvaluationError, Part, Query, item_key
 from mllm_embed.evaluation.metrics import truth_ranks
 from mllm_embed.evaluation.mmeb import SLICE_IN, SLICE_OUT
 from mllm_embed.evaluation.query_ranks import ALL_METRICS, QueryRanks, part_digest, table
 from mllm_embed.evaluation.ranking import mean_rank_variance
+from mllm_embed.evaluation.robustness import drop
 from mllm_embed.evaluation.task_scores import DIGITS, mean, more_means, task_score, task_scores
 from mllm_embed.evaluation.vector_store import VectorStore
 from mllm_embed.types import EmbedInput, Image, Text
@@ -209,6 +210,7 @@ def _score_task(task: EvalTask, outcomes: Sequence[QueryRanks]) -> dict[str, Any
         "hit1": headline["hit1"],
         **task_scores(task.metrics, asked),
         "chance": headline["chance"],
+        **({"robustness": lost} if (lost := drop(outcomes, task.headline)) else {}),
         **({"instances": instances} if instances else {}),
         "slices": means,
         "parts": parts,
@@ -246,9 +248,10 @@ def _mean_over_parts(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def overall(results: dict[str, Any]) -> dict[str, Any]:
     """Return both means of the tasks' scores: over tasks, and over meta-tasks (each the mean of its tasks).
 
-    Tasks that are marked as in or out of distribution have a mean of each kind too, and so have groups (`more_means`).
+    Robustness tasks ask what others ask, and count in neither; without any other task both are None. Tasks that are
+    marked as in or out of distribution have a mean of each kind too, and so have groups (see `more_means`).
     """
-    counted = list(results.values())
+    counted = [result for result in results.values() if result["meta_task"] != ROBUSTNESS]
     by_meta: dict[str, list[float]] = defaultdict(list)
     for result in counted:
         by_meta[result["meta_task"]].append(task_score(result))
@@ -258,8 +261,8 @@ def overall(results: dict[str, Any]) -> dict[str, Any]:
     metas = {name: mean(scores) for name, scores in sorted(by_meta.items())}
     return {
         "tasks": len(counted),
-        "mean_over_tasks": mean([task_score(result) for result in counted]),
-        "mean_over_meta_tasks": mean(list(metas.values())),
+        "mean_over_tasks": mean([task_score(result) for result in counted]) if counted else None,
+        "mean_over_meta_tasks": mean(list(metas.values())) if counted else None,
         "meta_tasks": metas,
         **{mark: mean(scores) for mark, scores in marked.items() if scores},
         **more_means(counted),

@@ -18,7 +18,7 @@ def test_every_task_is_built_in_order(tasks: dict[str, EvalTask]) -> None:
     assert tuple(tasks) == TASK_NAMES
     assert list(dict.fromkeys(task.meta_task for task in tasks.values())) == [
         *("classification", "VQA", "retrieval", "composed", "grounding"),
-        *("documents", "video", "multilingual", "conditional"),
+        *("documents", "video", "multilingual", "conditional", "robustness"),
     ]
 
 

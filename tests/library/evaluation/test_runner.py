@@ -204,6 +204,6 @@ def test_cut_vectors_are_normalised_again() -> None:
 
 
 def test_pixels_do_picture_tasks_only(tasks: list[EvalTask]) -> None:
-    assert [task.name for task in supported(tasks, PixelEncoder())] == ["emoji-i2i"]
+    assert [task.name for task in supported(tasks, PixelEncoder())] == ["emoji-i2i", "robust-emoji-i2i"]
     with pytest.raises(EvaluationError, match="pixels can do none of these tasks: nlvr"):
         supported([task for task in tasks if task.name == "nlvr"], PixelEncoder())
