@@ -7,6 +7,7 @@ or the code says, and has not been compared.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -86,128 +87,176 @@ class Published:
 
 
 _VLM2VEC = "code of TIGER-AI-Lab/VLM2Vec (prompt, pooling), its forward pass run for the positions"
+_B3 = "code of raghavlite/B3, which evaluates with VLM2Vec's"
 _UNIME = "code and evaluation scripts of deepglint/UniME"
+_UNIME_V2 = "code of GaryGuTC/UniME-v2 (prompt, pooling, pixels), a fork of VLM2Vec's"
 _QWEN3 = "code of QwenLM/Qwen3-VL-Embedding"
+_WEMM = "code and card of Tencent/WeMM-Embedding (pooling, sizes); its prompt as a port of it writes it"
+_REMOTE = "Phi-3.5-V runs with remote code only"
 
-PUBLISHED: dict[str, Published] = {
-    entry.name: entry
-    for entry in (
-        *(
-            Published(
-                name=name,
-                family="qwen2_vl",
-                dimensions=width,
-                position_mode="1d",
-                source=_VLM2VEC,
-                verified="position ids and pooling, on a tiny random Qwen2-VL",
-            )
-            for name, width in (
-                ("TIGER-Lab/VLM2Vec-Qwen2VL-2B", 1536),
-                ("TIGER-Lab/VLM2Vec-Qwen2VL-7B", 3584),
-                ("VLM2Vec/VLM2Vec-V2.0", 1536),
-            )
-        ),
-        *(
-            Published(name=name, family="qwen2_vl", dimensions=width, position_mode="1d", source=source)
-            for name, width, source in (
-                ("raghavlite/B3_Qwen2_2B", 1536, "code of raghavlite/B3, which evaluates with VLM2Vec's"),
-                ("raghavlite/B3_Qwen2_7B", 3584, "code of raghavlite/B3, which evaluates with VLM2Vec's"),
-            )
-        ),
-        Published(name="TIGER-Lab/VLM2Vec-LLaVa-Next", family="llava_next", dimensions=4096, source=_VLM2VEC),
-        Published(
-            name="TIGER-Lab/VLM2Vec-Full",
-            family=None,
-            dimensions=3072,
-            source=_VLM2VEC,
-            refused="Phi-3.5-V runs with remote code only",
-        ),
-        Published(
-            name="DeepGlint-AI/UniME-LLaVA-1.6-7B",
-            family="llava_next",
-            template="unime",
-            dimensions=4096,
+
+def _sizes(entry: Published, widths: Mapping[str, int]) -> Iterator[Published]:
+    """Give one entry for each size of a model: `{}` in its name is the size, whose vectors have the width."""
+    for size, width in widths.items():
+        yield replace(entry, name=entry.name.format(size), dimensions=width)
+
+
+_QWEN2_VL = Published(
+    name="TIGER-Lab/VLM2Vec-Qwen2VL-{}",
+    family="qwen2_vl",
+    dimensions=1536,
+    position_mode="1d",
+    source=_VLM2VEC,
+    verified="position ids and pooling, on a tiny random Qwen2-VL",
+)
+_MOCA = Published(
+    name="moca-embed/MoCa-Qwen25VL-{}",
+    family="qwen2_5_vl",
+    template="moca",
+    pooling="mean",
+    attention="bidirectional",
+    dimensions=2048,
+    licence="MIT",
+    source="code of haon-chen/MoCa",
+)
+_QWEN3_VL = Published(
+    name="Qwen/Qwen3-VL-Embedding-{}",
+    family="qwen3_vl",
+    template="qwen3-vl-embedding",
+    dimensions=2048,
+    min_pixels=4_096,
+    max_pixels=1_843_200,
+    source=_QWEN3,
+)
+_GME = Published(
+    name="Alibaba-NLP/gme-Qwen2-VL-{}-Instruct",
+    family="qwen2_vl",
+    template="gme",
+    dimensions=1536,
+    min_pixels=200_704,
+    max_pixels=1_003_520,
+    licence=None,
+    source="GME's inference code as TIGER-AI-Lab/VLM2Vec carries it",
+)
+_OPS_MM = replace(
+    _GME,
+    name="OpenSearch-AI/Ops-MM-embedding-v1-{}",
+    licence="Apache-2.0",
+    source="its card, and its wrapper in embeddings-benchmark/mteb (prompt, pooling, pixels)",
+)
+_LLAVE = Published(
+    name="zhibinlan/LLaVE-{}",
+    family=None,
+    dimensions=896,
+    source="code of DeepLearnXMU/LLaVE",
+    refused="its weights are in LLaVA-NeXT's own format, which transformers does not read",
+)
+_WEMM_2B = Published(name="tencent/WeMM-Embedding-2B", family="qwen3_5", template="wemm", dimensions=2048, source=_WEMM)
+_ENTRIES = (
+    *_sizes(_QWEN2_VL, {"2B": 1536, "7B": 3584}),
+    replace(_QWEN2_VL, name="VLM2Vec/VLM2Vec-V2.0"),
+    *_sizes(replace(_QWEN2_VL, name="raghavlite/B3_Qwen2_{}", source=_B3, verified=None), {"2B": 1536, "7B": 3584}),
+    *_sizes(
+        replace(
+            _QWEN2_VL,
+            name="TianchengGu/UniME-V2-Qwen2VL-{}",
+            min_pixels=200_704,
+            max_pixels=1_003_520,
             licence="MIT",
-            source=_UNIME,
+            source=_UNIME_V2,
+            verified=None,
         ),
-        Published(
-            name="DeepGlint-AI/UniME-Phi3.5-V-4.2B",
-            family=None,
-            template="unime",
-            dimensions=3072,
-            licence="MIT",
-            source=_UNIME,
-            refused="Phi-3.5-V runs with remote code only",
-        ),
-        Published(
-            name="intfloat/mmE5-mllama-11b-instruct",
-            family=None,
-            dimensions=4096,
-            licence="MIT",
-            source="code of haon-chen/mmE5",
-            refused="Llama 3.2 Vision attends to pictures across layers, for which there is no family",
-        ),
-        *(
-            Published(
-                name=f"moca-embed/MoCa-Qwen25VL-{size}",
-                family="qwen2_5_vl",
-                template="moca",
-                pooling="mean",
-                attention="bidirectional",
-                dimensions=width,
-                licence="MIT",
-                source="code of haon-chen/MoCa",
-            )
-            for size, width in (("3B", 2048), ("7B", 3584))
-        ),
-        *(
-            Published(
-                name=f"Qwen/Qwen3-VL-Embedding-{size}",
-                family="qwen3_vl",
-                template="chat",
-                dimensions=width,
-                min_pixels=4_096,
-                max_pixels=1_843_200,
-                source=_QWEN3,
-            )
-            for size, width in (("2B", 2048), ("8B", 4096))
-        ),
-        *(
-            Published(
-                name=f"Alibaba-NLP/gme-Qwen2-VL-{size}-Instruct",
-                family="qwen2_vl",
-                template="gme",
-                dimensions=width,
-                licence=None,
-                source="GME's inference code as TIGER-AI-Lab/VLM2Vec carries it",
-            )
-            for size, width in (("2B", 1536), ("7B", 3584))
-        ),
-        Published(
-            name="royokong/e5-v",
-            family="llava_next",
-            template="e5-v",
-            dimensions=4096,
-            source="E5-V's prompts as TIGER-AI-Lab/VLM2Vec carries them",
-        ),
-        Published(
-            name="MrLight/dse-qwen2-2b-mrl-v1",
-            family="qwen2_vl",
-            template="dse",
-            dimensions=1536,
-            licence=None,
-            source="the template that vLLM's examples ship for it",
-        ),
-        *(
-            Published(
-                name=f"zhibinlan/LLaVE-{size}",
-                family=None,
-                dimensions=width,
-                source="code of DeepLearnXMU/LLaVE",
-                refused="its weights are in LLaVA-NeXT's own format, which transformers does not read",
-            )
-            for size, width in (("0.5B", 896), ("2B", 1536), ("7B", 3584))
-        ),
-    )
-}
+        {"2B": 1536, "7B": 3584},
+    ),
+    Published(
+        name="TianchengGu/UniME-V2-LLaVA-OneVision-8B",
+        family="llava_onevision",
+        dimensions=3584,
+        licence="MIT",
+        source=_UNIME_V2,
+    ),
+    Published(name="TIGER-Lab/VLM2Vec-LLaVa-Next", family="llava_next", dimensions=4096, source=_VLM2VEC),
+    Published(name="TIGER-Lab/VLM2Vec-Full", family=None, dimensions=3072, source=_VLM2VEC, refused=_REMOTE),
+    Published(
+        name="DeepGlint-AI/UniME-LLaVA-1.6-7B",
+        family="llava_next",
+        template="unime",
+        dimensions=4096,
+        licence="MIT",
+        source=_UNIME,
+    ),
+    Published(
+        name="DeepGlint-AI/UniME-LLaVA-OneVision-7B",
+        family="llava_onevision",
+        template="unime",
+        dimensions=3584,
+        licence="MIT",
+        source="a wrapper that follows its card (prompt, pooling), the chat frame of LLaVA-OneVision",
+    ),
+    Published(
+        name="DeepGlint-AI/UniME-Phi3.5-V-4.2B",
+        family=None,
+        template="unime",
+        dimensions=3072,
+        licence="MIT",
+        source=_UNIME,
+        refused=_REMOTE,
+    ),
+    Published(
+        name="intfloat/mmE5-mllama-11b-instruct",
+        family=None,
+        dimensions=4096,
+        licence="MIT",
+        source="code of haon-chen/mmE5",
+        refused="Llama 3.2 Vision attends to pictures across layers, for which there is no family",
+    ),
+    *_sizes(_MOCA, {"3B": 2048, "7B": 3584}),
+    *_sizes(_QWEN3_VL, {"2B": 2048, "8B": 4096}),
+    *(
+        replace(_WEMM_2B, name=f"tencent/WeMM-Embedding-{size}", dimensions=widths[-1], matryoshka_dimensions=widths)
+        for size, widths in (
+            ("2B", (64, 128, 256, 512, 1024, 2048)),
+            ("4B", (64, 128, 256, 512, 1024, 2560)),
+            ("9B", (64, 128, 256, 512, 1024, 2048, 4096)),
+        )
+    ),
+    *_sizes(_GME, {"2B": 1536, "7B": 3584}),
+    *_sizes(_OPS_MM, {"2B": 1536, "7B": 3584}),
+    Published(
+        name="qihoo360/RzenEmbed",
+        family="qwen2_vl",
+        template="rzen",
+        dimensions=3584,
+        min_pixels=200_704,
+        max_pixels=1_003_520,
+        licence="MIT",
+        source="code of 360CVGroup/RzenEmbed",
+    ),
+    Published(
+        name="royokong/e5-v",
+        family="llava_next",
+        template="e5-v",
+        dimensions=4096,
+        source="E5-V's prompts as TIGER-AI-Lab/VLM2Vec carries them",
+    ),
+    Published(
+        name="MrLight/dse-qwen2-2b-mrl-v1",
+        family="qwen2_vl",
+        template="dse",
+        dimensions=1536,
+        licence=None,
+        source="the template that vLLM's examples ship for it",
+    ),
+    Published(
+        name="jinaai/jina-embeddings-v4",
+        family=None,
+        dimensions=2048,
+        licence="CC-BY-NC-4.0",
+        source="its entry in embeddings-benchmark/mteb",
+        refused="its adapters, one for each task, run with remote code only",
+    ),
+    *_sizes(_LLAVE, {"0.5B": 896, "2B": 1536, "7B": 3584}),
+)
+
+PUBLISHED: dict[str, Published] = {entry.name: entry for entry in _ENTRIES}
 """The published embedders, by hub name."""

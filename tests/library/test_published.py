@@ -20,6 +20,11 @@ from mllm_embed.types import EmbedInput
 
 TinyModel = Callable[[str], Path]
 
+SLOT = "<|vision_start|><|image_pad|><|vision_end|>"
+SYSTEM, USER, ANSWER = "<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
+HELPFUL = f"{SYSTEM}You are a helpful assistant.{USER}"
+ONE_WORD = " in one word:\n<|im_end|><|im_start|>assistant\n"
+
 
 @pytest.mark.fast
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -62,6 +67,7 @@ def served_as(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ("TIGER-Lab/VLM2Vec-Qwen2VL-2B", "qwen2_vl", ("vlm2vec", "last_token", "1d", "causal")),
         ("moca-embed/MoCa-Qwen25VL-3B", "qwen2_5_vl", ("moca", "mean", "mrope", "bidirectional")),
         ("DeepGlint-AI/UniME-LLaVA-1.6-7B", "llava_next", ("unime", "last_token", "1d", "causal")),
+        ("Qwen/Qwen3-VL-Embedding-2B", "qwen3_vl", ("qwen3-vl-embedding", "last_token", "mrope", "causal")),
     ],
 )
 def test_a_hub_name_brings_the_authors_way(
@@ -116,6 +122,18 @@ def test_a_bare_adapter_is_run_on_the_base_that_it_names(
         ("qwen2_5_vl", "moca", ["I", "a"], "Find it.", "<|vision_start|><|image_pad|><|vision_end|>Find it. a\n"),
         ("llava_next", "unime", ["I"], "", "<s>[INST] <image>\nSummary above image in one word: [/INST]"),
         ("llava_next", "unime", ["a"], "", "<s>[INST] a\nSummary above sentence in one word: [/INST]"),
+        ("llava_onevision", "unime", ["I"], "", "<|im_start|>user <image>\nSummary above image" + ONE_WORD),
+        ("llava_onevision", "unime", ["a"], "", "<|im_start|>user \na\nSummary above sentence" + ONE_WORD),
+        ("llava_onevision", "vlm2vec", ["a", "I"], "Find it.", "<image> Find it. a"),
+        ("qwen2_vl", "rzen", ["I", "a"], "Find: ", HELPFUL + SLOT + "Find: a" + ANSWER + "<|endoftext|>"),
+        ("qwen2_vl", "gme", ["a", "I"], "Find it.", SYSTEM + "Find it." + USER + SLOT + "a" + ANSWER + "<|endoftext|>"),
+        ("qwen3_vl", "qwen3-vl-embedding", ["a", "I"], "Find it", SYSTEM + "Find it." + USER + SLOT + "a" + ANSWER),
+        ("qwen3_vl", "qwen3-vl-embedding", ["a"], " Find it? ", SYSTEM + "Find it?" + USER + "a" + ANSWER),
+        ("qwen3_vl", "chat", ["a"], "Find it", SYSTEM + "Find it" + USER + "a" + ANSWER),
+        ("qwen3_5", "wemm", ["I", "a"], "Find it.", f"<|im_start|>user{SLOT}Find it. a<|im_end|><embedding>"),
+        ("qwen3_5", "wemm", ["I"], "", f"<|im_start|>user{SLOT}<|im_end|><embedding>"),
+        ("qwen3_5", "wemm", ["a"], "Find it.", "<|im_start|>user\nFind it. a<|im_end|><embedding>"),
+        ("qwen3_5", "wemm", ["a"], "", "<|im_start|>user\na<|im_end|><embedding>"),
     ],
 )
 def test_the_authors_prompts_word_for_word(
