@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,8 @@ class ModelDir:
             for file in sorted(folder.iterdir()):
                 if file.suffix in (".json", ".safetensors") and file.name != RECIPE_FILE:
                     digest.update(file.name.encode())
-                    digest.update(file_sha256(file).encode())
+                    about = file.stat()
+                    digest.update(_known_sha256(file, about.st_size, about.st_mtime_ns).encode())
         return digest.hexdigest()
 
     def with_recipe(self, **changes: Any) -> ModelDir:
@@ -204,6 +205,12 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _known_sha256(path: Path, _size: int, _mtime_ns: int) -> str:
+    """Hash a file once, however many adapters are opened on it, unless it has been written since."""
+    return file_sha256(path)
 
 
 def _model_name(name_or_path: str | Path) -> str:

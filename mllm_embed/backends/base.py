@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from mllm_embed.types import Embedding, RenderedPrompt
+
+if TYPE_CHECKING:
+    from mllm_embed.model_dir import ModelDir
 
 MAX_IMAGES = 16
 """Most pictures in one prompt: engines reserve room for as many."""
@@ -42,4 +45,16 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """Stop the engine and free what it holds; calling it twice is harmless."""
+        ...
+
+
+@runtime_checkable
+class RunsAdapters(Protocol):
+    """An engine that takes LoRA adapters on and off while it runs."""
+
+    async def with_adapter(self, model_dir: ModelDir) -> Backend:
+        """Return the engine as seen through an adapter; closing that unloads it, once nothing is under way in it.
+
+        Raises `IncompatibleCheckpoint` if the adapter does not fit, or changes nothing.
+        """
         ...

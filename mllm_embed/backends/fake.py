@@ -35,12 +35,14 @@ class FakeBackend:
 
     Args:
         dimensions: width of the vectors.
+        adapter: hash of an adapter, which moves every vector in a direction of its own.
     """
 
     name = "fake"
 
-    def __init__(self, dimensions: int = 64) -> None:
+    def __init__(self, dimensions: int = 64, adapter: str | None = None) -> None:
         self._dimensions = dimensions
+        self._adapter = adapter
         self._closed = False
 
     async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
@@ -57,6 +59,11 @@ class FakeBackend:
         """Refuse work from now on."""
         self._closed = True
 
+    async def with_adapter(self, model_dir: ModelDir) -> FakeBackend:
+        """Return the same vectors, moved; see `RunsAdapters.with_adapter`."""
+        self.check_health()
+        return FakeBackend(self._dimensions, model_dir.recipe.adapter_sha256)
+
     def _vector(self, prompt: RenderedPrompt) -> NDArray[np.float32]:
         vector = np.zeros(self._dimensions, dtype=np.float32)
         for start in range(len(prompt.token_ids)):
@@ -66,6 +73,8 @@ class FakeBackend:
             key = _image_key(image)
             vector += 20 * _direction(key, self._dimensions)  # a picture weighs as much as a word
             vector += 5 * _direction(f"{key} at {place}", self._dimensions)
+        if self._adapter is not None:
+            vector += 5 * _direction(f"adapter {self._adapter}", self._dimensions)
         return vector
 
 

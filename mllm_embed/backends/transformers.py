@@ -8,21 +8,24 @@ the right, under a causal mask, and pooled at their last real token.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mllm_embed.errors import BackendError, BackendUnavailable, Overloaded
+from mllm_embed.errors import BackendError, BackendUnavailable, IncompatibleCheckpoint, Overloaded
 from mllm_embed.types import Embedding, RenderedPrompt
 
 if TYPE_CHECKING:
-    from torch import nn
-
+    from mllm_embed.adapters import AdapterRoom
+    from mllm_embed.backends.base import Backend
     from mllm_embed.model_dir import ModelDir
+    from mllm_embed.modeling.adapters import LoadedAdapters
     from mllm_embed.modeling.inputs import InputBuilder
     from mllm_embed.modeling.loading import AttentionKernel, Precision
 
@@ -38,6 +41,8 @@ class _Job:
     prompt: RenderedPrompt
     length: int
     """Tokens, visual tokens included."""
+    adapter: str | None
+    """The LoRA adapter that it is run through, by the name that PEFT knows it by."""
     future: Future[Embedding] = field(default_factory=Future)
 
 
@@ -45,7 +50,7 @@ class TransformersBackend:
     """A loaded model and the thread that runs it.
 
     Args:
-        model: from `modeling.loading.load_model`.
+        adapters: the model, and the LoRA adapters that are run on it.
         builder: makes the model's inputs.
         device: torch device of the model.
         batch_tokens: padded tokens per forward pass; a single longer prompt runs alone.
@@ -56,19 +61,21 @@ class TransformersBackend:
 
     def __init__(
         self,
-        model: nn.Module,
+        adapters: LoadedAdapters,
         builder: InputBuilder,
         *,
         device: str,
         batch_tokens: int,
         max_waiting: int,
     ) -> None:
-        self._model = model
         self._builder = builder
         self._device = device
         self._batch_tokens = batch_tokens
         self._max_waiting = max_waiting
+        self._adapters = adapters
         self._waiting: deque[_Job] = deque()
+        self._numbers = itertools.count()
+        self._errands: deque[tuple[Callable[[], None], Future[None]]] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="mllm-embed-transformers", daemon=True)
@@ -76,7 +83,11 @@ class TransformersBackend:
 
     async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
         """Return one full-width vector per prompt; see `Backend.embed`."""
-        jobs = [_Job(prompt, self._builder.length(prompt)) for prompt in prompts]
+        return await self.embed_through(None, prompts)
+
+    async def embed_through(self, adapter: str | None, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
+        """Like `embed`, through a loaded adapter; None is the model's own, if it has one."""
+        jobs = [_Job(prompt, self._builder.length(prompt), adapter) for prompt in prompts]
         with self._changed:
             self.check_health()
             if self._waiting and len(self._waiting) + len(jobs) > self._max_waiting:
@@ -88,6 +99,19 @@ class TransformersBackend:
         finally:  # whoever is cancelled, or loses one prompt to an error, abandons the rest
             for job in jobs:
                 job.future.cancel()
+
+    async def with_adapter(self, model_dir: ModelDir) -> Backend:
+        """Load a LoRA adapter beside those that are; see `RunsAdapters.with_adapter`."""
+        if model_dir.adapter is None:
+            raise IncompatibleCheckpoint(f"{model_dir.path} holds no adapter")
+        name, folder = f"adapter{next(self._numbers)}", model_dir.adapter
+        await self._run_errand(lambda: self._adapters.add(name, folder))
+        return _Adapter(self, name)
+
+    async def without_adapter(self, name: str) -> None:
+        """Unload an adapter; an engine that is closed has none."""
+        with contextlib.suppress(BackendUnavailable):
+            await self._run_errand(lambda: self._adapters.remove(name))
 
     def check_health(self) -> None:
         """Raise `BackendUnavailable` if the backend was closed or its thread has ended."""
@@ -101,8 +125,30 @@ class TransformersBackend:
             self._changed.notify()
         await asyncio.to_thread(self._thread.join)
 
+    async def _run_errand(self, errand: Callable[[], None]) -> None:
+        """Let the worker do something between two batches: nobody else may touch the model."""
+        done: Future[None] = Future()
+        with self._changed:
+            self.check_health()
+            self._errands.append((errand, done))
+            self._changed.notify()
+        await asyncio.shield(asyncio.wrap_future(done))
+
+    def _run_errands(self) -> None:
+        while self._errands:
+            errand, done = self._errands.popleft()
+            try:
+                errand()
+            except Exception as error:  # noqa: BLE001  # whatever it is, its caller must hear of it
+                done.set_exception(error)
+            else:
+                done.set_result(None)
+
     def _work(self) -> None:
-        while batch := self._next_batch():
+        while (batch := self._next_batch()) is not None:
+            self._run_errands()
+            if not batch:
+                continue
             try:
                 embeddings = self._run(batch)
             except Exception as error:  # noqa: BLE001  # whatever it is, its callers must hear of it
@@ -114,28 +160,36 @@ class TransformersBackend:
             else:
                 for job, embedding in zip(batch, embeddings, strict=True):
                     job.future.set_result(embedding)
+        for _, done in self._errands:
+            done.set_exception(BackendUnavailable("the transformers backend has been closed"))
         for job in self._waiting:
             if job.future.set_running_or_notify_cancel():
                 job.future.set_exception(BackendUnavailable("the transformers backend has been closed"))
 
-    def _next_batch(self) -> list[_Job]:
-        """Wait for work and claim one batch; an empty one means that the backend was closed."""
+    def _next_batch(self) -> list[_Job] | None:
+        """Wait for work and claim one batch, none where only errands wait; None means that the backend was closed."""
         with self._changed:
             while True:
-                self._changed.wait_for(lambda: self._closed or bool(self._waiting))
+                self._changed.wait_for(lambda: self._closed or bool(self._waiting) or bool(self._errands))
                 if self._closed:
+                    return None
+                if self._errands:
                     return []
                 if batch := self._claim():
                     return batch
 
     def _claim(self) -> list[_Job]:
-        """Take the oldest prompt and those nearest to it in length, as many as the token budget allows."""
+        """Take the oldest prompt and those nearest to it in length, as many as the token budget allows.
+
+        All of a batch go through one adapter.
+        """
         while self._waiting and self._waiting[0].future.cancelled():
             self._waiting.popleft()
         if not self._waiting:
             return []
         oldest = self._waiting[0]
-        near = sorted(list(self._waiting)[:_LOOK_AHEAD], key=lambda job: abs(job.length - oldest.length))
+        equal = [job for job in list(self._waiting)[:_LOOK_AHEAD] if job.adapter == oldest.adapter]
+        near = sorted(equal, key=lambda job: abs(job.length - oldest.length))
         chosen: list[_Job] = []
         longest = 0
         for job in near:
@@ -154,10 +208,29 @@ class TransformersBackend:
         from mllm_embed.modeling.encode import encode
 
         inputs = self._builder.build([job.prompt for job in batch])
-        with torch.inference_mode():
-            pooled = encode(self._model, {name: tensor.to(self._device) for name, tensor in inputs.items()})
+        with torch.inference_mode(), self._adapters.using(batch[0].adapter) as model:
+            pooled = encode(model, {name: tensor.to(self._device) for name, tensor in inputs.items()})
         vectors = pooled.float().cpu().numpy()  # [B, D]
         return [Embedding(vector, job.length) for vector, job in zip(vectors, batch, strict=True)]
+
+
+class _Adapter:
+    """The backend as seen through one adapter."""
+
+    name = TransformersBackend.name
+
+    def __init__(self, backend: TransformersBackend, adapter: str) -> None:
+        self._backend = backend
+        self._adapter = adapter
+
+    async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
+        return await self._backend.embed_through(self._adapter, prompts)
+
+    def check_health(self) -> None:
+        self._backend.check_health()
+
+    async def aclose(self) -> None:
+        await self._backend.without_adapter(self._adapter)
 
 
 def start(
@@ -168,6 +241,7 @@ def start(
     device: str = "auto",
     batch_tokens: int = 4096,
     max_waiting: int = 4096,
+    adapters: AdapterRoom | None = None,  # noqa: ARG001  # an engine that must be told before it starts takes it
 ) -> TransformersBackend:
     """Load a model directory.
 
@@ -178,6 +252,7 @@ def start(
         device: a torch device, or `auto`: the GPU if there is one.
         batch_tokens: padded tokens per forward pass.
         max_waiting: prompts that may wait; more are refused.
+        adapters: not needed here: any adapter can be attached while the engine runs.
 
     Raises:
         BackendUnavailable: a package for the chosen precision or attention is not installed.
@@ -185,6 +260,7 @@ def start(
     """
     import torch
 
+    from mllm_embed.modeling.adapters import LoadedAdapters
     from mllm_embed.modeling.inputs import InputBuilder
     from mllm_embed.modeling.loading import load_model
     from mllm_embed.prompts import PromptRenderer
@@ -194,4 +270,4 @@ def start(
     model = load_model(model_dir, precision=precision, attention=attention, device=device)
     renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
     options: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "max_waiting": max_waiting}
-    return TransformersBackend(model, InputBuilder(model_dir, renderer.image_token_id), **options)
+    return TransformersBackend(LoadedAdapters(model), InputBuilder(model_dir, renderer.image_token_id), **options)

@@ -8,40 +8,41 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import gc
 import itertools
-import json
 import logging
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors import safe_open
 
 from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.backends.loop_thread import LoopThread
 from mllm_embed.backends.support import vllm_refusal
+from mllm_embed.backends.vllm_settings import adapter_options, check_room, engine_environment, kv_bytes
 from mllm_embed.errors import BackendError, BackendUnavailable, IncompatibleCheckpoint, InvalidInput, Overloaded
 from mllm_embed.modeling import torch_compat
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import Embedding, EmbedInput, RenderedPrompt
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
-    from mllm_embed.families import Family
+    from mllm_embed.adapters import AdapterRoom
+    from mllm_embed.backends.base import Backend
     from mllm_embed.model_dir import ModelDir
 
-_ENGINE_SITE = Path(__file__).parent / "_engine_site"
-_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-_CPU_BLOCK = 128
-"""Tokens per block of attention states on a CPU."""
+_OWN_ADAPTER = 1
+"""The number of the model's own adapter; each further one gets the next."""
+_LOG = logging.getLogger(__name__)
 _SHUTDOWN_S = 3.0
 """Seconds that the engine's processes get to end on their own."""
+
+
+_Embed = Callable[[Sequence[RenderedPrompt]], Awaitable[list[Embedding]]]
 
 
 class VllmBackend:
@@ -50,7 +51,8 @@ class VllmBackend:
     Args:
         engine: the engine.
         loop: the event loop it lives on; closed with it.
-        adapter: the LoRA adapter that every prompt is run through, if any.
+        adapter: the model's own LoRA adapter, if any.
+        room: what the engine was started with for adapters beside it.
         max_waiting: prompts that may be under way; more are refused.
         max_images: most pictures in one prompt.
     """
@@ -63,6 +65,7 @@ class VllmBackend:
         loop: LoopThread,
         adapter: LoRARequest | None,
         *,
+        room: AdapterRoom | None = None,
         max_waiting: int,
         max_images: int = MAX_IMAGES,
     ) -> None:
@@ -70,9 +73,12 @@ class VllmBackend:
         self._max_images = max_images
         self._loop = loop
         self._adapter = adapter
+        self._room = room
         self._max_waiting = max_waiting
         self._under_way = 0
         self._numbers = itertools.count()
+        self._loaded = 0
+        self._adapter_numbers = itertools.count(_OWN_ADAPTER + 1)
         self._closed = False
         atexit.register(self.stop)  # before multiprocessing's own exit handler, which ends processes noisily
 
@@ -83,6 +89,52 @@ class VllmBackend:
     async def embed_base(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
         """Return the vectors of the base model, as if there were no adapter."""
         return await self._submit(prompts, None)
+
+    async def embed_through(self, adapter: LoRARequest, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
+        """Return the vectors of the base model with an adapter that is loaded."""
+        return await self._submit(prompts, adapter)
+
+    async def with_adapter(self, model_dir: ModelDir) -> Backend:
+        """Load a LoRA adapter beside those that are; see `RunsAdapters.with_adapter`."""
+        if model_dir.adapter is None or self._room is None:
+            raise IncompatibleCheckpoint(f"vLLM was started without room for adapters, or {model_dir.path} holds none")
+        check_room(model_dir, self._room)
+        if self._loaded >= self._room.slots:
+            raise IncompatibleCheckpoint(f"vLLM was started with room for {self._room.slots} adapters, and has as many")
+        # A name of its own for every load: vLLM finds the states of known prompts again by it.
+        number = next(self._adapter_numbers)
+        view = _Adapter(self, _lora_request(model_dir.adapter, number))
+        self._loaded += 1
+        try:
+            await view.load()
+            await _prove_effect(view.embed, self.embed_base, model_dir)
+        except BaseException:
+            await view.aclose()
+            raise
+        return view
+
+    async def load(self, adapter: LoRARequest) -> None:
+        """Load an adapter.
+
+        Raises:
+            IncompatibleCheckpoint: vLLM cannot use it.
+        """
+        self.check_health()
+        try:
+            await self._loop.arun(self._engine.add_lora(adapter))
+        except Exception as error:  # vLLM raises many kinds; all mean that it does not fit
+            self.check_health()
+            reason = " ".join(str(error).split())[:200]
+            raise IncompatibleCheckpoint(f"{adapter.lora_path}: vLLM cannot use the adapter: {reason}") from error
+
+    async def unload(self, adapter: LoRARequest) -> None:
+        """Free an adapter's place; an engine that is dead or closed has none."""
+        self._loaded -= 1
+        try:
+            self.check_health()
+            await self._loop.arun(self._engine.remove_lora(adapter.lora_int_id))
+        except Exception as error:  # noqa: BLE001  # what an engine raises that dies meanwhile
+            _LOG.info("an adapter was not unloaded: %s", error)
 
     def check_health(self) -> None:
         """Raise `BackendUnavailable` if the engine was closed or one of its processes has died."""
@@ -166,6 +218,7 @@ def start(
     max_waiting: int = 4096,
     kv_cache_gib: float | None = None,
     gpu_memory_utilization: float = 0.9,
+    adapters: AdapterRoom | None = None,
 ) -> VllmBackend:
     """Start the engine for a model directory and prove that it answers; blocks for tens of seconds.
 
@@ -175,24 +228,27 @@ def start(
         max_waiting: prompts that may be under way; more are refused.
         kv_cache_gib: memory for attention states on a CPU, in GiB; None takes what the longest prompt needs.
         gpu_memory_utilization: share of the GPU's memory that the engine may take.
+        adapters: room for LoRA adapters beside the model, if there is to be any.
 
     Raises:
         BackendUnavailable: vLLM is not installed or does not start.
         IncompatibleCheckpoint: vLLM cannot run the adapter, or the adapter changes nothing.
     """
-    if (reason := vllm_refusal(model_dir)) is not None:
+    if (reason := vllm_refusal(model_dir, adapters=adapters is not None)) is not None:
         raise BackendUnavailable(f"vLLM cannot serve {model_dir.recipe.name}: {reason}; use the transformers backend")
     loop = LoopThread("mllm-embed-vllm")
     try:
-        with _engine_environment():
+        with engine_environment():
             torch_compat.apply()
             logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # it warns before logging is set up
             options = _options(model_dir, precision, kv_cache_gib, gpu_memory_utilization)
+            options |= adapter_options(model_dir, adapters, on_cpu=not _has_gpu())
             # No name here for the engine: vLLM keeps this frame, and the backend must be the engine's only owner.
             backend = VllmBackend(
                 loop.run(_construct(options)),
                 loop,
-                _lora_request(model_dir.adapter),
+                None if model_dir.adapter is None else _lora_request(model_dir.adapter, _OWN_ADAPTER),
+                room=adapters,
                 max_waiting=max_waiting,
                 max_images=model_dir.family.vllm.max_images or MAX_IMAGES,
             )
@@ -207,10 +263,35 @@ def start(
     return backend
 
 
-def _lora_request(adapter: Path | None) -> LoRARequest | None:
+class _Adapter:
+    """The engine as seen through one adapter."""
+
+    name = VllmBackend.name
+
+    def __init__(self, engine: VllmBackend, adapter: LoRARequest) -> None:
+        self._engine = engine
+        self._adapter = adapter
+        self._closed = False
+
+    async def load(self) -> None:
+        await self._engine.load(self._adapter)
+
+    async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
+        return await self._engine.embed_through(self._adapter, prompts)
+
+    def check_health(self) -> None:
+        self._engine.check_health()
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._engine.unload(self._adapter)
+
+
+def _lora_request(adapter: Path, number: int) -> LoRARequest:
     from vllm.lora.request import LoRARequest
 
-    return None if adapter is None else LoRARequest("adapter", 1, str(adapter))
+    return LoRARequest(f"adapter-{number}", number, str(adapter))
 
 
 async def _construct(options: dict[str, Any]) -> AsyncLLM:
@@ -239,7 +320,6 @@ def _options(
     model_dir: ModelDir, precision: str, kv_cache_gib: float | None, gpu_memory_utilization: float
 ) -> dict[str, Any]:
     """The engine's settings: the recipe's limits, the adapter's rank, what the machine needs."""
-    import torch
     from vllm.config import PoolerConfig
     from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
@@ -254,16 +334,15 @@ def _options(
         "mm_processor_kwargs": model_dir.pixels.options(),
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
-        **(_adapter_options(model_dir.adapter, model_dir.family) if model_dir.adapter is not None else {}),
     }
-    if torch.version.cuda is not None and torch.cuda.is_available():
+    if _has_gpu():
         options["gpu_memory_utilization"] = gpu_memory_utilization
         if precision == "4bit":
             options |= {"quantization": "bitsandbytes", "dtype": "bfloat16"}
         return options
     if precision == "4bit":
         raise BackendUnavailable("4bit needs a GPU in vLLM; on a CPU use the transformers backend")
-    size = int(kv_cache_gib * 2**30) if kv_cache_gib is not None else _kv_bytes(model_dir, precision)
+    size = int(kv_cache_gib * 2**30) if kv_cache_gib is not None else kv_bytes(model_dir, precision)
     # vLLM starts a process for the scheduler and one for the model; on a CPU one for both starts in half the time.
     return {
         **options,
@@ -273,70 +352,27 @@ def _options(
     }
 
 
-def _adapter_options(adapter: Path, family: Family) -> dict[str, Any]:
-    """The settings that a LoRA adapter needs; refuses what vLLM's loader would drop without a word."""
-    config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
-    if config.get("use_dora"):
-        raise IncompatibleCheckpoint(
-            f"{adapter} is a DoRA adapter, which vLLM cannot run: merge it (mllm-embed export)"
-        )
-    ranks = [int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())]
-    if max(ranks) > _LORA_RANKS[-1]:
-        raise IncompatibleCheckpoint(
-            f"{adapter}: the rank of a LoRA adapter may be at most {_LORA_RANKS[-1]} in vLLM, but is {max(ranks)}"
-        )
-    rank = min(rank for rank in _LORA_RANKS if rank >= max(ranks))
-    with safe_open(adapter / "adapter_model.safetensors", framework="numpy") as stored:
-        parts = [f".{part.rpartition('.')[2]}." for part in (family.tower, family.projector) if part is not None]
-        tower = any(part in name for name in stored.keys() for part in parts)  # noqa: SIM118  # not a mapping
-    if tower and not family.vllm.tower_lora:
-        raise IncompatibleCheckpoint(
-            f"{adapter} adapts the vision tower, which vLLM cannot do for the family {family.name}: merge it "
-            "(mllm-embed export)"
-        )
-    return {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank, "enable_tower_connector_lora": tower}
+def _has_gpu() -> bool:
+    import torch
 
-
-def _kv_bytes(model_dir: ModelDir, precision: str) -> int:
-    """Bytes of attention states for at least one longest prompt, and no less than half a GiB."""
-    text = model_dir.family.text_config(json.loads((model_dir.weights / "config.json").read_text(encoding="utf-8")))
-    head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
-    heads = text.get("num_key_value_heads") or text["num_attention_heads"]
-    per_token = 2 * text["num_hidden_layers"] * heads * head_dim * (4 if precision == "float32" else 2)
-    return int(max(2**29, 1.25 * per_token * (model_dir.recipe.max_tokens + _CPU_BLOCK)))
-
-
-@contextlib.contextmanager
-def _engine_environment() -> Iterator[None]:
-    """Set the environment that vLLM reads at import and that its processes inherit, and restore it afterwards."""
-    path = os.pathsep.join(filter(None, (str(_ENGINE_SITE), os.environ.get("PYTHONPATH"))))
-    wanted = {"PYTHONPATH": path, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-    # OpenMP threads that spin while they wait make the engine many times slower wherever others want the cores.
-    for name, default in (
-        ("VLLM_LOGGING_LEVEL", "ERROR"),
-        ("TORCH_CPP_LOG_LEVEL", "ERROR"),
-        ("OMP_WAIT_POLICY", "PASSIVE"),
-    ):
-        wanted[name] = os.environ.get(name, default)
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    return torch.version.cuda is not None and torch.cuda.is_available()
 
 
 async def _prove(backend: VllmBackend, model_dir: ModelDir) -> None:
-    """Embed one text; with an adapter, prove that it changes the vector (a foreign key prefix loads without a word)."""
-    renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
-    probe = [renderer.render(EmbedInput.of("a picture of a cat"), "", [])]
-    (tuned,) = await backend.embed(probe)
+    """Embed one text; with an adapter, prove that it changes the vector."""
     if model_dir.adapter is None:
-        return
-    (base,) = await backend.embed_base(probe)
-    if np.array_equal(tuned.vector, base.vector):
+        await backend.embed(_probe(model_dir))
+    else:
+        await _prove_effect(backend.embed, backend.embed_base, model_dir)
+
+
+async def _prove_effect(tuned: _Embed, base: _Embed, model_dir: ModelDir) -> None:
+    """Prove that an adapter changes a vector: one whose keys have a foreign prefix loads without a word."""
+    (with_it,), (without,) = await tuned(_probe(model_dir)), await base(_probe(model_dir))
+    if np.array_equal(with_it.vector, without.vector):
         raise IncompatibleCheckpoint(f"{model_dir.adapter}: the adapter changes nothing, so its keys fit another model")
+
+
+def _probe(model_dir: ModelDir) -> list[RenderedPrompt]:
+    renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
+    return [renderer.render(EmbedInput.of("a picture of a cat"), "", [])]

@@ -87,19 +87,33 @@ def attach_adapter(model: nn.Module, adapter: Path, *, trainable: bool = False) 
         IncompatibleCheckpoint: keys of the adapter do not fit the model, or its effect is zero.
     """
     from peft import PeftModel
+
+    tuned: nn.Module = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    check_attached(tuned, adapter)
+    return tuned
+
+
+def check_attached(tuned: nn.Module, adapter: Path, name: str = "default") -> None:
+    """Prove that all weights of an adapter arrived, and that it does something.
+
+    Args:
+        tuned: the model, wrapped by PEFT.
+        adapter: folder of the adapter.
+        name: what PEFT calls it.
+
+    Raises:
+        IncompatibleCheckpoint: keys of the adapter do not fit the model, or its effect is zero.
+    """
     from safetensors import safe_open
 
-    tuned = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stored:
-        names = {name.replace(".weight", "") for name in stored.keys()}  # noqa: SIM118  # not a mapping
-    loaded = {name.replace(".default", "").replace(".weight", ""): p for name, p in tuned.named_parameters()}
+        names = {key.replace(".weight", "") for key in stored.keys()}  # noqa: SIM118  # not a mapping
+    loaded = {key.replace(f".{name}", "").replace(".weight", ""): p for key, p in tuned.named_parameters()}
     if absent := sorted(names - set(loaded)):
         raise IncompatibleCheckpoint(f"{adapter}: {len(absent)} adapter weights fit nowhere, the first is {absent[0]}")
-    lora_b = [p for name, p in loaded.items() if name in names and "lora_B" in name]
+    lora_b = [p for key, p in loaded.items() if key in names and "lora_B" in key]
     if not lora_b or not any(bool(p.abs().sum() > 0) for p in lora_b):
         raise IncompatibleCheckpoint(f"{adapter}: every lora_B is zero, so the adapter changes nothing")
-    module: nn.Module = tuned
-    return module
 
 
 def nf4_config() -> Any:

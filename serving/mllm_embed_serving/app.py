@@ -15,19 +15,20 @@ from mllm_embed_serving.batches.service import BatchService
 from mllm_embed_serving.errors import MethodNotAllowed, RequestError, UnknownRoute
 from mllm_embed_serving.fields import shown
 from mllm_embed_serving.middleware import BodyLimitMiddleware, RequestMiddleware
-from mllm_embed_serving.routes import batches, cohere, files, openai, operations, scoring, voyage
+from mllm_embed_serving.models import Models
+from mllm_embed_serving.routes import adapters, batches, cohere, files, openai, operations, scoring, voyage
 from mllm_embed_serving.service import Service
 from mllm_embed_serving.settings import ServerSettings
 from mllm_embed_serving.tracing import Tracer
 
 
 class _Application(FastAPI):
-    """FastAPI, whose description of the API names the served model and our own answers.
+    """FastAPI, whose description of the API names the served models and our own answers.
 
     Its own check of parameters (422) is left out, since ours answers instead, with 400.
     """
 
-    model: str
+    models: Models
 
     def openapi(self) -> dict[str, Any]:
         """Return the description."""
@@ -35,12 +36,14 @@ class _Application(FastAPI):
             described = super().openapi()
             for operation in (operation for path in described["paths"].values() for operation in path.values()):
                 operation["responses"].pop("422", None)
-                body = operation.get("requestBody", {"content": {}})["content"].get("application/json", {"schema": {}})
-                if "model" in body["schema"].get("properties", {}):
-                    body["schema"]["properties"]["model"] = {"enum": [self.model]}
             for unused in ("HTTPValidationError", "ValidationError"):
                 described.get("components", {}).get("schemas", {}).pop(unused, None)
-        return super().openapi()
+        described = super().openapi()
+        for operation in (operation for path in described["paths"].values() for operation in path.values()):
+            body = operation.get("requestBody", {"content": {}})["content"].get("application/json", {"schema": {}})
+            if "model" in body["schema"].get("properties", {}):
+                body["schema"]["properties"]["model"] = {"enum": self.models.names}
+        return described
 
 
 def create_app(embedder: Embedder, settings: ServerSettings | None = None, tracer: Tracer | None = None) -> FastAPI:
@@ -53,8 +56,8 @@ def create_app(embedder: Embedder, settings: ServerSettings | None = None, trace
     """
     service = Service(embedder, settings if settings is not None else ServerSettings(), tracer)
     app = _Application(title="mllm-embed", version=importlib.metadata.version("mllm-embed"), redoc_url=None)
-    app.model = embedder.name
-    for dialect in (openai, cohere, voyage, scoring, operations):
+    app.models = service.models
+    for dialect in (openai, cohere, voyage, scoring, adapters, operations):
         app.include_router(dialect.build(service))
     app.state.batches = BatchService(service)
     for part in (files, batches):

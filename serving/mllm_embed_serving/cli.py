@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from mllm_embed.backends import BackendName, load_backend
+from mllm_embed.backends import BackendName
 from mllm_embed.model_dir import BUILT_IN
+from mllm_embed_serving.invalid_settings import InvalidSettings
 from mllm_embed_serving.logs import LogFormat, set_up
 from mllm_embed_serving.token_ids import TokenIds
 
 if TYPE_CHECKING:
-    from mllm_embed.embedder import Embedder
     from mllm_embed_serving.runner import RunOptions
-    from mllm_embed_serving.settings import ServerSettings
 
+_ADAPTERS = "Adapters"
 _ACCESS = "Keys and rates"
 _LIMITS = "Limits"
 _LOAD = "Load"
@@ -40,6 +41,36 @@ def serve(
     precision: Annotated[str, typer.Option(help="float32, bfloat16, float16 or 4bit.")] = "float32",
     max_tokens: Annotated[
         int | None, typer.Option(help="Lower the model's token limit, to save the engine's memory.", min=1)
+    ] = None,
+    adapter: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=DIR",
+            help="Also serve the model with this LoRA adapter, under a name of its own; give it several times for "
+            "several.",
+            rich_help_panel=_ADAPTERS,
+        ),
+    ] = None,
+    adapters_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder from which admins may load adapters while the server runs; without it nobody may.",
+            rich_help_panel=_ADAPTERS,
+        ),
+    ] = None,
+    max_adapters: Annotated[
+        int, typer.Option(help="Most adapters at once, if admins may load some.", min=1, rich_help_panel=_ADAPTERS)
+    ] = 4,
+    max_adapter_rank: Annotated[
+        int, typer.Option(help="Highest rank of an adapter that is loaded later.", min=1, rich_help_panel=_ADAPTERS)
+    ] = 64,
+    admin_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="MLLM_EMBED_ADMIN_KEY",
+            help="Like an API key, and may load and unload adapters. Prefer the variable.",
+            rich_help_panel=_ACCESS,
+        ),
     ] = None,
     api_key: Annotated[
         list[str] | None,
@@ -149,6 +180,7 @@ def serve(
     """
     # Imported here, so that `mllm-embed --help` needs none of the packages that serving needs.
     from mllm_embed_serving.access.keys import KeyLimits, all_keys
+    from mllm_embed_serving.engine import load_embedder
     from mllm_embed_serving.runner import DemoOptions, RunOptions
     from mllm_embed_serving.settings import ServerSettings
 
@@ -158,7 +190,11 @@ def serve(
         concurrent_requests=concurrent_requests,
     )
     settings = ServerSettings(
-        api_keys=all_keys(api_key or (), api_keys_file, limits),
+        adapters=_adapters(adapter or ()),
+        adapters_folder=adapters_dir,
+        max_adapters=max_adapters,
+        max_adapter_rank=max_adapter_rank,
+        api_keys=all_keys(api_key or (), api_keys_file, limits, admins=admin_key or ()),
         limits=limits,
         allow_url_media=allow_url_media,
         token_ids=token_ids,
@@ -188,23 +224,23 @@ def serve(
         precision=precision,
     )
     set_up(log_level, log_format)
-    load = partial(_load, model, backend, settings, max_tokens)
+    load = partial(load_embedder, model, backend, settings, max_tokens)
     playground = DemoOptions(demo_host, demo_port, gallery, api_key[0] if api_key else None)
     options = RunOptions(model, load, settings, host, port, playground if demo else None)
     _run_and_leave(options)
 
 
-def _load(model: str, backend: BackendName, settings: ServerSettings, max_tokens: int | None) -> Embedder:
-    """Load a model whose engine is started anew should it die."""
-    from mllm_embed.embedder import Embedder
-    from mllm_embed_serving.supervision import SupervisedBackend
-
-    policy, precision = settings.media_policy(), settings.precision
-    loaded = Embedder.load(model, backend=backend, precision=precision, policy=policy, max_tokens=max_tokens)
-    model_dir = loaded.model_dir
-    _ = model_dir.fingerprint  # hashes the weights: seconds, better spent now than in a request
-    supervised = SupervisedBackend(loaded.backend, lambda: load_backend(backend, model_dir, precision=precision))
-    return Embedder(model_dir, supervised, policy)
+def _adapters(given: Sequence[str]) -> dict[str, Path]:
+    """Read NAME=DIR options."""
+    adapters: dict[str, Path] = {}
+    for text in given:
+        name, _, folder = text.partition("=")
+        if not name or not folder:
+            raise InvalidSettings(f"--adapter must be NAME=DIR, but is {text!r}")
+        if name in adapters:
+            raise InvalidSettings(f"--adapter names {name!r} twice")
+        adapters[name] = Path(folder)
+    return adapters
 
 
 def _run_and_leave(options: RunOptions) -> NoReturn:

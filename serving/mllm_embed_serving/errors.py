@@ -5,9 +5,11 @@
         ├── InvalidJson               the body is not JSON
         ├── InvalidParameter          a field is missing, of a wrong type, or out of range
         ├── InvalidApiKey             no key, or a wrong one
+        ├── PermissionDenied          a key that may not do this
         ├── UnknownModel              a model that this server does not serve
         ├── UnknownRoute              no such path
         ├── UnknownObject             no such file or batch
+        ├── AdapterRefused            an adapter that cannot be run on the served model
         ├── MethodNotAllowed          a path that does not take this method
         ├── BodyTooLarge              more bytes than the limit
         ├── SlowBody                  a body that does not arrive in time
@@ -61,6 +63,10 @@ class InvalidApiKey(RequestError):
     """No API key, or a wrong one."""
 
 
+class PermissionDenied(RequestError):
+    """A key that is known, but may not do this."""
+
+
 class UnknownModel(RequestError):
     """A model that this server does not serve."""
 
@@ -71,6 +77,10 @@ class UnknownRoute(RequestError):
 
 class UnknownObject(RequestError):
     """A file or a batch that does not exist, or is somebody else's."""
+
+
+class AdapterRefused(RequestError):
+    """An adapter that is not there, is damaged, or was made for another model."""
 
 
 class MethodNotAllowed(RequestError):
@@ -131,9 +141,11 @@ ANSWERS: dict[type[BaseException], Answer] = {
     InvalidJson: Answer(400, _INVALID, "invalid_json"),
     InvalidParameter: Answer(400, _INVALID, "invalid_parameter"),
     InvalidApiKey: Answer(401, _INVALID, "invalid_api_key", (("www-authenticate", "Bearer"),)),
+    PermissionDenied: Answer(403, _INVALID, "permission_denied"),
     UnknownModel: Answer(404, _INVALID, "model_not_found"),
     UnknownRoute: Answer(404, _INVALID, "unknown_url"),
     UnknownObject: Answer(404, _INVALID, "not_found"),
+    AdapterRefused: Answer(400, _INVALID, "invalid_adapter"),
     MethodNotAllowed: Answer(405, _INVALID, "method_not_allowed"),
     BodyTooLarge: Answer(413, _INVALID, "request_too_large"),
     SlowBody: Answer(408, _INVALID, "request_timeout", (("connection", "close"),)),

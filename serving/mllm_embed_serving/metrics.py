@@ -36,6 +36,7 @@ class Metrics:
         cache_hits: items that the cache answered, from memory or disk.
         cache_misses: items that it did not know; equal items in flight together count once.
         cache_bytes: memory that the cache takes.
+        in_engine: prompts in the engine now, whichever model they are for.
         engine_prompts: prompts in the engine, itself included, whenever one comes in: what it can batch.
         request_items: items of each request.
         engine_up: whether the engine can take work.
@@ -46,6 +47,7 @@ class Metrics:
     def __init__(self, tracer: Tracer | None = None) -> None:
         self.tracer = tracer if tracer is not None else Untraced()
         self.registry = CollectorRegistry()
+        self.in_engine = 0
         self.requests = Counter(
             "mllm_embed_requests", "Answered requests.", ["route", "status"], registry=self.registry
         )

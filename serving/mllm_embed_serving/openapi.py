@@ -94,9 +94,13 @@ _PARTIAL = {
 _SIDE = {"oneOf": [*_ITEM["oneOf"], {"type": "array", "items": _ITEM}]}
 
 
-def _body(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
-    schema = {"type": "object", "required": required, "properties": {"model": {"type": "string"}, **properties}}
+def _json_body(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
+    schema = {"type": "object", "required": required, "properties": properties}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def _body(required: list[str], properties: dict[str, Any]) -> dict[str, Any]:
+    return _json_body(required, {"model": {"type": "string"}, **properties})
 
 
 EMBEDDINGS = _body(
@@ -151,6 +155,14 @@ RERANK = _body(
     },
 )
 SCORE = _body(["model"], {"text_1": _SIDE, "text_2": _SIDE, "queries": _SIDE, "documents": _SIDE, **_OURS})
+LOAD_ADAPTER = _json_body(
+    ["lora_name", "lora_path"],
+    {
+        "lora_name": {"type": "string", "description": "The model name under which it is served."},
+        "lora_path": {"type": "string", "description": "Its folder, inside the server's folder of adapters."},
+    },
+)
+UNLOAD_ADAPTER = _json_body(["lora_name"], {"lora_name": {"type": "string"}})
 FILE_UPLOAD = {
     "requestBody": {
         "required": True,

@@ -30,6 +30,7 @@ VOYAGE_ERROR = _object({"detail": _STRING})
 _STATUSES = {
     400: "The request is at fault.",
     401: "No key, or a wrong one.",
+    403: "A key that may not do this.",
     404: "No such model, file or batch.",
     405: "Not that method.",
     408: "The body did not arrive in time.",
@@ -109,7 +110,10 @@ SCORE = _json(
 )
 MODEL_CARD = _object({"id": _STRING, "object": {"enum": ["model"]}, "created": _COUNT, "owned_by": _STRING}, more=True)
 MODEL = _json(MODEL_CARD, "Everything that decides a vector.")
-MODELS = _json(_object({"object": _LIST, "data": _array(MODEL_CARD)}), "The served model.")
+MODELS = _json(_object({"object": _LIST, "data": _array(MODEL_CARD)}), "The served model, and adapters on it.")
+UNLOADED = _json(
+    _object({"id": _STRING, "object": {"enum": ["model"]}, "deleted": {"enum": [True]}}), "It is not served any more."
+)
 _PAGE = {"first_id": _NULLABLE, "last_id": _NULLABLE, "has_more": {"type": "boolean"}}
 _FILE = _object({"id": _STRING, "object": {"enum": ["file"]}, "bytes": _COUNT, "purpose": _STRING}, more=True)
 FILE = _json(_FILE, "A file.")

@@ -151,6 +151,7 @@ async def _serve(
 ) -> None:
     settings = options.settings
     app = create_app(embedder, settings, OpenTelemetryTracer() if settings.otel else None)
+    await app.state.service.load_adapters()
     config = uvicorn.Config(
         app,
         http=PromptProtocol,

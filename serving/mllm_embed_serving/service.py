@@ -1,10 +1,8 @@
-"""What the routes share: the embedder, the settings, the counters, and what is derived from them."""
+"""What the routes share: the models, the settings, the counters, and what is derived from them."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 from starlette.requests import Request
@@ -18,12 +16,12 @@ from mllm_embed_serving.access.admission import Admission
 from mllm_embed_serving.access.callers import Caller, Callers
 from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.disconnects import unless_disconnected
-from mllm_embed_serving.errors import UnknownModel
-from mllm_embed_serving.fields import shown
 from mllm_embed_serving.metrics import Metrics
+from mllm_embed_serving.models import Models, ServedModel
 from mllm_embed_serving.pipeline.cache import ResultCache
 from mllm_embed_serving.pipeline.disk_store import DiskStore
 from mllm_embed_serving.pipeline.front import Front, Outcome
+from mllm_embed_serving.pipeline.pictures import Pictures
 from mllm_embed_serving.schemas.common import EmbeddingRequest, EncodedRequest, read_json
 from mllm_embed_serving.settings import ServerSettings
 from mllm_embed_serving.token_ids import decoder
@@ -31,7 +29,7 @@ from mllm_embed_serving.tracing import Tracer
 
 
 class Service:
-    """One served model.
+    """One served model, and the adapters on it.
 
     Args:
         embedder: the model.
@@ -39,18 +37,15 @@ class Service:
         tracer: follows single requests; None follows none.
 
     Attributes:
-        embedder: the model.
+        models: what is served, by name.
         settings: limits and switches.
         metrics: counters.
         callers: who may ask.
         admission: the queue.
         reader: reads items of requests for this model.
-        front: embeds their items.
-        batches: files and batches, if they are offered.
     """
 
     def __init__(self, embedder: Embedder, settings: ServerSettings, tracer: Tracer | None = None) -> None:
-        self.embedder = embedder
         self.settings = settings
         self.metrics = Metrics(tracer)
         self.metrics.follow_engine(self._is_healthy, lambda: getattr(embedder.backend, "restarts", 0))
@@ -61,43 +56,46 @@ class Service:
             deadline_s=settings.request_timeout_s,
             gauge=self.metrics.queued,
         )
-        self.front = Front(embedder, settings.media_policy(), _cache(embedder, settings, self.metrics), self.metrics)
+        pictures = Pictures(settings.media_policy(), self.metrics)
+        cache = _cache(embedder, settings, self.metrics)
+        self.models = Models(
+            embedder,
+            lambda served: Front(served, pictures, cache, self.metrics),
+            most=max(settings.max_adapters, len(settings.adapters)),
+            folder=settings.adapters_folder,
+        )
         self.reader = ItemReader(
             decode=decoder(settings.token_ids, embedder.decode),
             max_text_chars=settings.max_text_chars,
             max_frames=settings.max_video_frames,
         )
 
-    async def read(self, request: Request) -> tuple[dict[str, Any], str]:
-        """Return a request's JSON body, and the model that it names, which is the served one.
+    async def load_adapters(self) -> None:
+        """Load the adapters that are served from the start; raises `ModelError` if one does not fit."""
+        for name, path in self.settings.adapters.items():
+            await self.models.load(name, path)
+
+    async def read(self, request: Request) -> tuple[dict[str, Any], ServedModel]:
+        """Return a request's JSON body, and the model that it names.
 
         Raises:
             InvalidJson: the body is no JSON object.
             InvalidParameter: there is no model in it.
-            UnknownModel: it is another.
+            UnknownModel: it is not served here.
         """
         body = read_json(await request.body())
         return body, self.named_model(body)
 
-    def named_model(self, body: dict[str, Any]) -> str:
+    def named_model(self, body: dict[str, Any]) -> ServedModel:
         """Return the model that a body names.
 
         Raises:
             InvalidParameter: there is no model in it.
-            UnknownModel: it is not the served one.
+            UnknownModel: it is not served here.
         """
-        model = fields.text(body.get("model"), "model", self.settings.max_text_chars)
-        self.check_model(model)
-        return model
+        return self.models.find(fields.text(body.get("model"), "model", self.settings.max_text_chars))
 
-    def check_model(self, name: str) -> None:
-        """Raise `UnknownModel` unless `name` is the served model."""
-        if name != self.embedder.name:
-            raise UnknownModel(
-                f"the model {shown(name)} does not exist here; this server serves {self.embedder.name!r}", param="model"
-            )
-
-    async def embed(self, request: Request, wanted: EmbeddingRequest) -> list[Embedding]:
+    async def embed(self, request: Request, model: ServedModel, wanted: EmbeddingRequest) -> list[Embedding]:
         """Embed what a request asks for, unless its caller hangs up, and count it.
 
         Raises:
@@ -106,29 +104,32 @@ class Service:
             InputError: an input cannot be embedded; its `index` says which.
             ClientGone: the caller hung up first.
         """
+        scope = caller_of(request).scope
         async with self.admission.items(len(wanted.inputs)):
-            embeddings = await unless_disconnected(request, self.front.embed(wanted, caller_of(request).scope))
+            with model.in_use():
+                embeddings = await unless_disconnected(request, model.front.embed(wanted, scope))
         self._account(request, embeddings, wanted)
         return embeddings
 
-    async def outcomes(self, request: Request, asked: EncodedRequest) -> Sequence[Outcome]:
+    async def outcomes(self, request: Request, model: ServedModel, asked: EncodedRequest) -> Sequence[Outcome]:
         """Like `embed`; if the request is `partial`, an input's error stands in its place instead of being raised."""
         if not asked.partial:
-            return await self.embed(request, asked.wanted)
+            return await self.embed(request, model, asked.wanted)
         scope = caller_of(request).scope
         async with self.admission.items(len(asked.wanted.inputs)):
-            outcomes = await unless_disconnected(request, self.front.embed_each(asked.wanted, scope))
+            with model.in_use():
+                outcomes = await unless_disconnected(request, model.front.embed_each(asked.wanted, scope))
         self._account(request, [outcome for outcome in outcomes if isinstance(outcome, Embedding)], asked.wanted)
         return outcomes
 
     def check_health(self) -> None:
         """Raise `BackendUnavailable` if the engine cannot take work now, or the server is about to stop."""
         self.admission.check()
-        self.embedder.check_health()
+        self.models.base.embedder.check_health()
 
     def _is_healthy(self) -> bool:
         try:
-            self.embedder.check_health()
+            self.models.base.embedder.check_health()
         except BackendUnavailable:
             return False
         return True
@@ -139,32 +140,6 @@ class Service:
         caller_of(request).pay(tokens)
         request.state.counts = {"items": len(embeddings), "tokens": tokens, "images": wanted.images}
         self.metrics.record_embeddings(items=len(embeddings), tokens=tokens, images=wanted.images)
-
-    async def model_card(self) -> dict[str, Any]:
-        """Return OpenAI's model object, with everything that decides which vector an input gets."""
-        recipe = self.embedder.model_dir.recipe
-        return {
-            "id": self.embedder.name,
-            "object": "model",
-            "created": self._created,
-            "owned_by": "mllm-embed",
-            "backend": self.embedder.backend.name,
-            "family": recipe.family,
-            "dimensions": recipe.dimensions,
-            "matryoshka_dimensions": list(recipe.matryoshka_dimensions),
-            "max_tokens": recipe.max_tokens,
-            "max_image_pixels": recipe.max_pixels,
-            "template": recipe.template,
-            "template_version": recipe.template_version,
-            "pooling": recipe.pooling,
-            "normalized": True,
-            "fingerprint": await asyncio.to_thread(lambda: self.embedder.model_dir.fingerprint),
-        }
-
-    @cached_property
-    def _created(self) -> int:
-        """When the model was written, in Unix seconds."""
-        return int((self.embedder.model_dir.weights / "config.json").stat().st_mtime)
 
 
 def _cache(embedder: Embedder, settings: ServerSettings, metrics: Metrics) -> ResultCache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from mllm_embed_serving.token_ids import TokenIds
 class ServerSettings:
     """Limits and switches of one server; the defaults are safe on a public port behind an API key."""
 
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    """LoRA adapters that are served from the start: their names, and their folders."""
+    adapters_folder: Path | None = None
+    """Where admins may load adapters from while the server runs; None lets nobody."""
+    max_adapters: int = 4
+    """Most adapters at once, where admins may load some."""
+    max_adapter_rank: int = 64
+    """Highest rank of one that is loaded while the server runs: the engine makes room for it when it starts."""
     api_keys: tuple[ApiKey, ...] = ()
     """Keys of which every route but /health asks for one (`Authorization: Bearer KEY`); none if there are none."""
     limits: KeyLimits = field(default_factory=KeyLimits)
@@ -81,6 +90,8 @@ class ServerSettings:
             value = getattr(self, known.name)
             if known.type in ("int", "float") and not value > 0:
                 raise InvalidSettings(f"{known.name} must be greater than 0, but is {value}")
+        if self.adapters_folder is not None and not any(key.admin for key in self.api_keys):
+            raise InvalidSettings("--adapters-dir needs an admin's key (--admin-key): no other may load adapters")
 
     def media_policy(self) -> MediaPolicy:
         """Return the media limits for an embedder that answers the network: never a file, never a private address."""

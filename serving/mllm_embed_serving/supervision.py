@@ -9,8 +9,10 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 
-from mllm_embed.backends import Backend
-from mllm_embed.errors import BackendUnavailable, MllmEmbedError
+from mllm_embed.adapters import check_unchanged
+from mllm_embed.backends import Backend, RunsAdapters
+from mllm_embed.errors import BackendUnavailable, IncompatibleCheckpoint, MllmEmbedError
+from mllm_embed.model_dir import ModelDir
 from mllm_embed.types import Embedding, RenderedPrompt
 
 _LOG = logging.getLogger(__name__)
@@ -51,14 +53,20 @@ class SupervisedBackend:
     async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
         """Return one vector per prompt; see `Backend.embed`."""
         try:
-            return await self._current().embed(prompts)
+            return await self.current().embed(prompts)
         except BackendUnavailable:
-            self._look.set()
+            self.look()
             raise
+
+    async def with_adapter(self, model_dir: ModelDir) -> Backend:
+        """Load a LoRA adapter, again in every engine to come; see `RunsAdapters.with_adapter`."""
+        view = _SupervisedAdapter(self, model_dir)
+        await view.attach()
+        return view
 
     def check_health(self) -> None:
         """Raise `BackendUnavailable` while the engine is dead or being started."""
-        self._current().check_health()
+        self.current().check_health()
 
     async def aclose(self) -> None:
         """Stop the engine, and do not start it again; calling it twice is harmless."""
@@ -67,7 +75,12 @@ class SupervisedBackend:
         if self._engine is not None:
             await self._engine.aclose()
 
-    def _current(self) -> Backend:
+    def look(self) -> None:
+        """Look after the engine at once."""
+        self._look.set()
+
+    def current(self) -> Backend:
+        """Return the engine of the moment; raises `BackendUnavailable` while there is none."""
         engine = self._engine
         if engine is None:
             raise BackendUnavailable("the engine is being started anew")
@@ -109,6 +122,48 @@ class SupervisedBackend:
             _LOG.warning("the engine has been started anew")
             return engine
         return None
+
+
+class _SupervisedAdapter:
+    """An adapter on the engine of the moment: the first request that meets a new engine loads it there."""
+
+    def __init__(self, owner: SupervisedBackend, model_dir: ModelDir) -> None:
+        self.name = owner.name
+        self._owner = owner
+        self._model_dir = model_dir
+        self._attaching = asyncio.Lock()
+        self._attached: tuple[Backend, Backend] | None = None
+
+    async def attach(self) -> Backend:
+        """Return the engine of the moment as seen through the adapter.
+
+        Raises:
+            BackendUnavailable: there is no engine now.
+            IncompatibleCheckpoint: the adapter does not fit, or is not what it was when it was loaded first.
+        """
+        async with self._attaching:
+            engine = self._owner.current()
+            if self._attached is None or self._attached[0] is not engine:
+                if not isinstance(engine, RunsAdapters):
+                    raise IncompatibleCheckpoint(f"the engine {engine.name} runs no adapters")
+                await asyncio.to_thread(check_unchanged, self._model_dir)
+                self._attached = engine, await engine.with_adapter(self._model_dir)
+            return self._attached[1]
+
+    async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
+        try:
+            return await (await self.attach()).embed(prompts)
+        except BackendUnavailable:
+            self._owner.look()
+            raise
+
+    def check_health(self) -> None:
+        self._owner.check_health()
+
+    async def aclose(self) -> None:
+        async with self._attaching:
+            if self._attached is not None:
+                await self._attached[1].aclose()
 
 
 def _close(engine: Backend) -> None:

@@ -19,6 +19,7 @@ from mllm_embed.types import Embedding, EmbedInput, Image, RenderedPrompt, Text
 from mllm_embed_serving.metrics import Metrics
 from mllm_embed_serving.pipeline.cache import ResultCache
 from mllm_embed_serving.pipeline.front import Front
+from mllm_embed_serving.pipeline.pictures import Pictures
 from mllm_embed_serving.schemas.common import EmbeddingRequest
 from mllm_embed_serving.settings import ServerSettings
 
@@ -35,7 +36,8 @@ def settings() -> ServerSettings:
 @pytest.fixture
 def front(embedder: Embedder, settings: ServerSettings) -> Front:
     metrics = Metrics()
-    return Front(embedder, settings.media_policy(), ResultCache("", 2**20, None, metrics), metrics)
+    pictures = Pictures(settings.media_policy(), metrics)
+    return Front(embedder, pictures, ResultCache("", 2**20, None, metrics), metrics)
 
 
 def asked(*items: Any, **options: Any) -> EmbeddingRequest:

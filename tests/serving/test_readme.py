@@ -20,7 +20,7 @@ README = (Path(__file__).parents[2] / "serving" / "README.md").read_text(encodin
 def test_every_route() -> None:
     with fake_embedder() as embedder:
         paths = create_app(embedder).openapi()["paths"]
-    assert len(paths) == 16
+    assert len(paths) == 18
     assert [path for path in paths if f" {path}`" not in README] == []
 
 

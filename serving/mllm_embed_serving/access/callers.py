@@ -23,15 +23,26 @@ class Caller:
         limits: what it may ask for.
         clock: seconds that never go back.
         scope: what tells its results and files from everybody else's, for as long as the key exists; names may change.
+        admin: whether it may load and unload adapters.
 
     Attributes:
         name: the key's name.
         scope: see above.
+        admin: see above.
     """
 
-    def __init__(self, name: str, limits: KeyLimits, clock: Clock = time.monotonic, *, scope: str = ANONYMOUS) -> None:
+    def __init__(
+        self,
+        name: str,
+        limits: KeyLimits,
+        clock: Clock = time.monotonic,
+        *,
+        scope: str = ANONYMOUS,
+        admin: bool = False,
+    ) -> None:
         self.name = name
         self.scope = scope
+        self.admin = admin
         self._buckets: dict[Literal["requests", "tokens"], Bucket] = {}
         if limits.requests_per_minute is not None:
             self._buckets["requests"] = Bucket(limits.requests_per_minute, clock)
@@ -90,7 +101,9 @@ class Callers:
     """
 
     def __init__(self, keys: Iterable[ApiKey], limits: KeyLimits) -> None:
-        self._by_digest = {key.digest: Caller(key.name, key.limits, scope=key.digest.hex()) for key in keys}
+        self._by_digest = {
+            key.digest: Caller(key.name, key.limits, scope=key.digest.hex(), admin=key.admin) for key in keys
+        }
         self._anonymous = None if self._by_digest else Caller(ANONYMOUS, limits)
 
     def find(self, key: str) -> Caller | None:

@@ -8,6 +8,7 @@ holds hashes only, so that who reads it can call nothing:
     requests_per_minute = 600
     tokens_per_minute = 1_000_000
     concurrent_requests = 32
+    admin = true
 """
 
 from __future__ import annotations
@@ -51,14 +52,16 @@ class ApiKey:
         name: what it is called in logs and metrics.
         digest: its SHA-256, 32 bytes.
         limits: what it may ask for.
+        admin: whether it may load and unload adapters.
     """
 
     name: str
     digest: bytes
     limits: KeyLimits = KeyLimits()
+    admin: bool = False
 
     @classmethod
-    def of(cls, key: str, name: str, limits: KeyLimits | None = None) -> ApiKey:
+    def of(cls, key: str, name: str, limits: KeyLimits | None = None, *, admin: bool = False) -> ApiKey:
         """Hash a key.
 
         Raises:
@@ -66,7 +69,8 @@ class ApiKey:
         """
         if not (key.isascii() and key.isprintable() and key.strip() == key and key):
             raise InvalidSettings("an API key must be printable ASCII and not empty, since it travels in a header")
-        return cls(name=name, digest=digest_of(key), limits=limits if limits is not None else KeyLimits())
+        own = limits if limits is not None else KeyLimits()
+        return cls(name=name, digest=digest_of(key), limits=own, admin=admin)
 
 
 def digest_of(key: str) -> bytes:
@@ -83,13 +87,22 @@ def given_keys(keys: Iterable[str], limits: KeyLimits) -> tuple[ApiKey, ...]:
     return tuple(ApiKey.of(key, f"key-{number}", limits) for number, key in enumerate(keys, start=1))
 
 
-def all_keys(keys: Iterable[str], file: Path | None, limits: KeyLimits) -> tuple[ApiKey, ...]:
+def all_keys(
+    keys: Iterable[str], file: Path | None, limits: KeyLimits, *, admins: Iterable[str] = ()
+) -> tuple[ApiKey, ...]:
     """Return the keys given and those of a key file.
+
+    Args:
+        keys: ordinary keys.
+        file: a key file, if there is one.
+        limits: those of keys that have none of their own.
+        admins: keys that may load and unload adapters.
 
     Raises:
         InvalidSettings: one of them cannot be used.
     """
     given = given_keys(keys, limits)
+    given += tuple(ApiKey.of(key, f"admin-{number}", limits, admin=True) for number, key in enumerate(admins, start=1))
     return given if file is None else given + read_key_file(file, limits)
 
 
@@ -123,11 +136,14 @@ def _read_key(name: str, table: Any, limits: KeyLimits, path: Path) -> ApiKey:
         raise InvalidSettings(f"{where}: needs sha256, the hash of the key in hexadecimal digits")
     if not _SHA256.fullmatch(table["sha256"]):
         raise InvalidSettings(f"{where}: sha256 must be 64 lowercase hexadecimal digits (printf %s KEY | sha256sum)")
-    own = {field: value for field, value in table.items() if field != "sha256"}
+    own = {field: value for field, value in table.items() if field not in ("sha256", "admin")}
+    if type(admin := table.get("admin", False)) is not bool:
+        raise InvalidSettings(f"{where}: admin must be true or false, but is {admin!r}")
     known = {field.name for field in fields(KeyLimits)}
     if unknown := sorted(own.keys() - known):
-        raise InvalidSettings(f"{where}: may hold sha256, {', '.join(sorted(known))}, but holds {unknown[0]!r}")
+        raise InvalidSettings(f"{where}: may hold sha256, admin, {', '.join(sorted(known))}, but holds {unknown[0]!r}")
     try:
-        return ApiKey(name=name, digest=bytes.fromhex(table["sha256"]), limits=replace(limits, **own))
+        digest = bytes.fromhex(table["sha256"])
+        return ApiKey(name=name, digest=digest, limits=replace(limits, **own), admin=admin)
     except InvalidSettings as error:
         raise InvalidSettings(f"{where}: {error}") from None

@@ -77,8 +77,9 @@ class BatchService:
             items = openai.select_items(body, service.settings.max_items)
             name_item = items.paths.__getitem__
             asked = openai.parse_request(body, items, service.reader, service.settings)
-            embed = service.front.embed_each if asked.partial else service.front.embed
-            outcomes = await embed(asked.wanted, scope)
+            embed = model.front.embed_each if asked.partial else model.front.embed
+            with model.in_use():
+                outcomes = await embed(asked.wanted, scope)
         except (BackendUnavailable, Overloaded):
             raise
         except MllmEmbedError as error:
@@ -88,4 +89,4 @@ class BatchService:
             described: dict[str, Any] = error_body(error, request_id, name_item)["error"]
             return described
 
-        return 200, openai.response_body(asked, outcomes, model, describe)
+        return 200, openai.response_body(asked, outcomes, model.name, describe)

@@ -14,7 +14,6 @@ from contextlib import aclosing
 
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import InputError
-from mllm_embed.media import MediaPolicy
 from mllm_embed.types import Embedding, EmbedInput
 from mllm_embed.vectors import check_dimensions
 from mllm_embed_serving.errors import InvalidParameter
@@ -35,16 +34,16 @@ class Front:
 
     Args:
         embedder: the model.
-        policy: where pictures may come from and how large they may be.
+        pictures: loads the pictures of all models.
         cache: results of before.
         metrics: takes the times of the stages.
     """
 
-    def __init__(self, embedder: Embedder, policy: MediaPolicy, cache: ResultCache, metrics: Metrics) -> None:
+    def __init__(self, embedder: Embedder, pictures: Pictures, cache: ResultCache, metrics: Metrics) -> None:
         measured = MeasuredBackend(embedder.backend, metrics)
-        self._embedder = Embedder(embedder.model_dir, measured, policy, embedder.region_encoder)
+        self._embedder = Embedder(embedder.model_dir, measured, pictures.policy, embedder.region_encoder)
         self._cache = cache
-        self._pictures = Pictures(policy, metrics)
+        self._pictures = pictures
         self._flights: Flights[Embedding] = Flights()
 
     async def embed(self, wanted: EmbeddingRequest, scope: str) -> list[Embedding]:
@@ -100,7 +99,7 @@ class Front:
             return item
         try:
             item = await self._pictures.fetched(item)
-            key = await item_key(item, wanted, scope)
+            key = await item_key(item, wanted, f"{self._embedder.model_dir.fingerprint} {scope}")
             return await self._flights.join(key, lambda: self._find(key, item, wanted, budget))
         except (InputError, InvalidParameter) as error:
             return error

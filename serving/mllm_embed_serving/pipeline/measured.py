@@ -29,19 +29,18 @@ class MeasuredBackend:
         self.name = engine.name
         self._engine = engine
         self._metrics = metrics
-        self._inside = 0
 
     async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
         """Return one vector per prompt; see `Backend.embed`."""
         if (since := RENDERING.get()) is not None:
             self._metrics.stages.labels("render").observe(time.perf_counter() - since)
-        self._inside += len(prompts)
-        self._metrics.engine_prompts.observe(self._inside)
+        self._metrics.in_engine += len(prompts)
+        self._metrics.engine_prompts.observe(self._metrics.in_engine)
         try:
             with self._metrics.stage("engine"):
                 return await self._engine.embed(prompts)
         finally:
-            self._inside -= len(prompts)
+            self._metrics.in_engine -= len(prompts)
 
     def check_health(self) -> None:
         """Raise `BackendUnavailable` if the engine cannot take work now."""

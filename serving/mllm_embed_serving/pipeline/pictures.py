@@ -47,16 +47,19 @@ class Pictures:
     Args:
         policy: where pictures may come from and how large they may be.
         metrics: takes the times of the stages `fetch` and `decode`.
+
+    Attributes:
+        policy: see above.
     """
 
     def __init__(self, policy: MediaPolicy, metrics: Metrics) -> None:
-        self._policy = policy
+        self.policy = policy
         self._metrics = metrics
         self._fetches = asyncio.Semaphore(CONCURRENT_FETCHES)
 
     def budget(self) -> PixelBudget:
         """Return the pixel budget of one request."""
-        return PixelBudget(self._policy.max_total_pixels)
+        return PixelBudget(self.policy.max_total_pixels)
 
     async def fetched(self, item: EmbedInput) -> EmbedInput:
         """Return the item with the bytes of its media in place of their URLs; other media stay as they are.
@@ -90,19 +93,19 @@ class Pictures:
 
     async def _decode(self, content: Image | Video) -> tuple[Content, Sequence[PIL.Image.Image]]:
         if isinstance(content, Video):
-            clip = await video.load(content, self._policy)
+            clip = await video.load(content, self.policy)
             return Video(clip.frames, len(clip.frames), times=clip.times), clip.frames
-        picture = await media.load(content, self._policy)
+        picture = await media.load(content, self.policy)
         picture.info.clear()  # it is upright now: whoever read its EXIF orientation again would turn it again
         return replace(content, source=picture), (picture,)
 
     async def _fetch(self, content: Content) -> Content:
         if not isinstance(content, (Image, Video)) or not isinstance(content.source, str) or not _is_url(content):
             return content
-        kind = video.kind(self._policy) if isinstance(content, Video) else media.kind(self._policy)
+        kind = video.kind(self.policy) if isinstance(content, Video) else media.kind(self.policy)
         async with self._fetches:
             with self._metrics.stage("fetch"):
-                body = await fetched(content.source, self._policy, kind)
+                body = await fetched(content.source, self.policy, kind)
         return replace(content, source=body)
 
 

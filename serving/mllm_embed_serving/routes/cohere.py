@@ -18,11 +18,11 @@ def build(service: Service) -> APIRouter:
     @router.post("/embed", responses={200: answers.COHERE}, openapi_extra=COHERE_EMBED)
     async def embed(request: Request) -> AsciiJSONResponse:
         """Embed texts, images, or mixtures of both."""
-        body, _ = await service.read(request)
+        body, model = await service.read(request)
         items = cohere.select_items(body, service.settings.max_items)
         request.state.name_item = items.paths.__getitem__
         asked = cohere.parse_request(body, items, service.reader, service.settings)
-        embeddings = await service.embed(request, asked.wanted)
+        embeddings = await service.embed(request, model, asked.wanted)
         return AsciiJSONResponse(cohere.response_body(asked, embeddings, request.state.request_id))
 
     return router

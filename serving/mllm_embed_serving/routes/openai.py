@@ -24,18 +24,17 @@ def build(service: Service) -> APIRouter:
         items = openai.select_items(body, service.settings.max_items)
         request.state.name_item = items.paths.__getitem__  # so that an error can name the item as the caller wrote it
         asked = openai.parse_request(body, items, service.reader, service.settings)
-        outcomes = await service.outcomes(request, asked)
-        return AsciiJSONResponse(openai.response_body(asked, outcomes, model, item_describer(request)))
+        outcomes = await service.outcomes(request, model, asked)
+        return AsciiJSONResponse(openai.response_body(asked, outcomes, model.name, item_describer(request)))
 
     @router.get("/models", responses={200: answers.MODELS})
     async def list_models() -> dict[str, Any]:
-        """List the served model, with everything that decides its vectors."""
-        return {"object": "list", "data": [await service.model_card()]}
+        """List the served model and the adapters on it, with everything that decides their vectors."""
+        return {"object": "list", "data": [await model.card() for model in service.models.all()]}
 
     @router.get("/models/{name:path}", responses={200: answers.MODEL})
     async def retrieve_model(name: str) -> dict[str, Any]:
-        """Describe the served model."""
-        service.check_model(name)
-        return await service.model_card()
+        """Describe the served model, or an adapter on it."""
+        return await service.models.find(name).card()
 
     return router

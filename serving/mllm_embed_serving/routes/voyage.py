@@ -22,7 +22,7 @@ def build(service: Service) -> APIRouter:
         items = voyage.select_items(body, service.settings.max_items)
         request.state.name_item = items.paths.__getitem__
         asked = voyage.parse_request(body, items, service.reader, service.settings)
-        outcomes = await service.outcomes(request, asked)
-        return AsciiJSONResponse(voyage.response_body(asked, outcomes, model, item_describer(request)))
+        outcomes = await service.outcomes(request, model, asked)
+        return AsciiJSONResponse(voyage.response_body(asked, outcomes, model.name, item_describer(request)))
 
     return router

@@ -16,8 +16,10 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from mllm_embed.adapters import AdapterRoom
 from mllm_embed.backends import load_backend
-from mllm_embed.backends.vllm import VllmBackend, _adapter_options, _engine_environment, start
+from mllm_embed.backends.vllm import VllmBackend, start
+from mllm_embed.backends.vllm_settings import adapter_options, check_room, engine_environment
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import BackendUnavailable, IncompatibleCheckpoint, InvalidInput, Overloaded
 from mllm_embed.families import FAMILIES, get_family
@@ -109,38 +111,61 @@ async def test_a_dead_engine_is_noticed(backend: VllmBackend, until: Until) -> N
         await backend.embed([text(3)])
 
 
-def adapter_with(tmp_path: Path, source: Path, **changes: object) -> Path:
-    shutil.copytree(source / "adapter", tmp_path / "adapter")
-    file = tmp_path / "adapter" / "adapter_config.json"
+def adapter_with(tmp_path: Path, source: Path, **changes: object) -> ModelDir:
+    shutil.copytree(source, tmp_path / "model")
+    file = tmp_path / "model" / "adapter" / "adapter_config.json"
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
-    return tmp_path / "adapter"
+    return open_model_dir(tmp_path / "model")
 
 
 def test_a_dora_adapter_is_refused(tiny_adapter: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(IncompatibleCheckpoint, match="DoRA"):
-        _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), use_dora=True), get_family("qwen3_vl"))
+        adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), use_dora=True), None, on_cpu=False)
 
 
 def test_a_rank_beyond_the_engines_is_refused(tiny_adapter: Callable[[str], Path], tmp_path: Path) -> None:
     with pytest.raises(IncompatibleCheckpoint, match="at most 512 in vLLM, but is 600"):
-        _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), r=600), get_family("qwen3_vl"))
+        adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), r=600), None, on_cpu=False)
 
 
 @pytest.mark.parametrize(("rank", "room"), [(1, 8), (4, 8), (16, 16), (48, 64)])
 def test_the_engine_makes_room_for_the_rank(
     tiny_adapter: Callable[[str], Path], tmp_path: Path, rank: int, room: int
 ) -> None:
-    options = _adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), r=rank), get_family("qwen3_vl"))
+    options = adapter_options(adapter_with(tmp_path, tiny_adapter("qwen3_vl"), r=rank), None, on_cpu=False)
     assert options["max_lora_rank"] == room
     assert options["enable_tower_connector_lora"] is False
 
 
-def test_an_adapter_on_the_tower_is_refused_where_vllm_runs_none(tiny_adapter: Callable[[str], Path]) -> None:
-    adapter = tiny_adapter("qwen3_vl") / "adapter"
-    family = replace(get_family("qwen3_vl"), tower="model.language_model")  # as if every key were the tower's
-    assert _adapter_options(adapter, family)["enable_tower_connector_lora"] is True
+def test_there_is_room_for_adapters_beside_the_models_own(
+    tiny_model: Callable[[str], Path], tiny_adapter: Callable[[str], Path]
+) -> None:
+    room = AdapterRoom(slots=3, rank=16)
+    plain, tuned = (
+        adapter_options(open_model_dir(make("qwen3_vl")), room, on_cpu=False) for make in (tiny_model, tiny_adapter)
+    )
+    assert (plain["max_loras"], tuned["max_loras"]) == (3, 4)
+    assert plain["max_lora_rank"] == tuned["max_lora_rank"] == 16
+    assert adapter_options(open_model_dir(tiny_model("qwen3_vl")), None, on_cpu=False) == {}
+
+
+def test_on_a_cpu_the_last_slot_for_adapters_stays_empty(tiny_model: Callable[[str], Path]) -> None:
+    options = adapter_options(open_model_dir(tiny_model("qwen3_vl")), AdapterRoom(slots=3, rank=16), on_cpu=True)
+    assert options["max_loras"] == 4
+
+
+def test_an_adapter_on_the_tower_is_refused_where_vllm_runs_none(
+    tiny_adapter: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = open_model_dir(tiny_adapter("qwen3_vl"))
+    family = replace(tuned.family, tower="model.language_model")  # as if every key were the tower's
+    monkeypatch.setitem(FAMILIES, "qwen3_vl", family)
+    assert adapter_options(tuned, None, on_cpu=False)["enable_tower_connector_lora"] is True
+    with pytest.raises(IncompatibleCheckpoint, match="must be prepared when it starts"):
+        check_room(tuned, AdapterRoom(slots=1, rank=8))
+    monkeypatch.setitem(FAMILIES, "qwen3_vl", replace(family, vllm=VllmSupport()))
     with pytest.raises(IncompatibleCheckpoint, match="adapts the vision tower, which vLLM cannot do"):
-        _adapter_options(adapter, replace(family, vllm=VllmSupport()))
+        adapter_options(tuned, None, on_cpu=False)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +184,7 @@ def test_a_family_that_vllm_cannot_serve_is_refused_and_goes_to_transformers(
     with pytest.raises(BackendUnavailable, match=rf"^vLLM cannot serve .*{says}.*; use the transformers backend$"):
         start(model_dir)
     chosen: list[ModelDir] = []
-    monkeypatch.setattr("mllm_embed.backends.transformers.start", chosen.append)
+    monkeypatch.setattr("mllm_embed.backends.transformers.start", lambda model_dir, **_: chosen.append(model_dir))
     load_backend("auto", model_dir)
     assert chosen == [model_dir]
 
@@ -191,7 +216,7 @@ def test_a_model_that_vllm_cannot_run_is_refused(tiny_model: Callable[[str], Pat
 def test_the_environment_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/before")
     monkeypatch.delenv("VLLM_NO_USAGE_STATS", raising=False)
-    with _engine_environment():
+    with engine_environment():
         assert os.environ["PYTHONPATH"].endswith(f"_engine_site{os.pathsep}/before")
         assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
     assert os.environ["PYTHONPATH"] == "/before"
