@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-import torch
+from safetensors.torch import load_file
 
 from mllm_embed.commands import probes
 from mllm_embed.embedder import Embedder
@@ -35,6 +35,10 @@ def one_step(model: Path, run_dir: Path) -> TrainConfig:
     return TrainConfig.model_validate(raw)
 
 
+def weight_names(folder: Path) -> set[str]:
+    return set(load_file(folder / "model.safetensors"))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_tuned_model_is_saved_checked_exported_and_embeds(
     family: str,
@@ -46,15 +50,10 @@ def test_a_tuned_model_is_saved_checked_exported_and_embeds(
     monkeypatch.setattr(toy_tasks, "COUNT", 24)
     config = one_step(tiny_model(family), tmp_path)
     stage, start = build_stage(config, tmp_path)
-    before = {name: tensor.clone() for name, tensor in stage.model.named_parameters() if tensor.requires_grad}
     assert train(config, stage, tmp_path, start="tiny")
-    parts = {
-        part
-        for part in (start.family.tower, start.family.language_model)
-        for name, tensor in stage.model.named_parameters()
-        if f".{part}." in name and tensor.requires_grad and not torch.equal(tensor, before[name])
-    }
-    assert parts == {start.family.tower, start.family.language_model}, "a part has learnt nothing"
+    moved = [name for name, tensor in stage.model.named_parameters() if "lora_B" in name and tensor.any()]  # from zero
+    for part in (start.family.tower, start.family.language_model):
+        assert [name for name in moved if f".{part}." in name], f"{part} has learnt nothing"
 
     save_result(stage, start, config, tmp_path / "tuned")
     tuned = open_model_dir(tmp_path / "tuned")
@@ -62,6 +61,7 @@ def test_a_tuned_model_is_saved_checked_exported_and_embeds(
     assert not [result for result in checked if result.passed is False]
 
     export(tuned, None, tmp_path / "whole", name="whole", dtype="float32")
+    assert weight_names(tmp_path / "whole") == weight_names(start.weights), "engines look for the names of the hub"
     items: list[Any] = ["a red cat", draw(1), (draw(2, 150, 60), "what is it")]
     with (
         Embedder.load(tmp_path / "tuned", backend="transformers") as adapted,

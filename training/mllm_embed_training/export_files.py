@@ -7,12 +7,11 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from mllm_embed.model_dir import write_recipe
-from mllm_embed.tasks import DEFAULT, get_task
+from mllm_embed_training.chat_template import chat_template
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mllm_embed.families import Family, Template
     from mllm_embed.model_dir import ModelDir
 
 _COPIED = (
@@ -39,7 +38,7 @@ def write_companions(base: ModelDir, out: Path) -> None:
         if (base.weights / name).exists():
             shutil.copyfile(base.weights / name, out / name)
     _set_pixels(base, out)
-    (out / "chat_template.jinja").write_text(chat_template(base.family, base.template), encoding="utf-8")
+    (out / "chat_template.jinja").write_text(chat_template(base), encoding="utf-8")
     _write_sentence_transformers(base, out)
     write_recipe(out, base.recipe)
 
@@ -53,41 +52,17 @@ def matryoshka_keys(base: ModelDir) -> dict[str, Any]:
     return {"is_matryoshka": True, "matryoshka_dimensions": widths}
 
 
-def chat_template(family: Family, template: Template) -> str:
-    """Write the prompt format as a chat template: system messages are the instruction, the others the content.
-
-    Servers that know chat messages only (stock vLLM's `messages`, sentence-transformers) then make the prompts that the
-    model was trained on, except that they honour control tokens inside user text. Without a system message the default
-    task's instruction is used, as `mllm-embed serve` does.
-    """
-    slot = json.dumps("".join(family.image_slot))
-    gather = (
-        "{%- set ns = namespace(instruction='', content='') -%}"
-        "{%- for message in messages -%}"
-        "{%- set parts = [{'type': 'text', 'text': message.content}] if message.content is string "
-        "else message.content -%}"
-        "{%- for part in parts -%}"
-        f"{{%- set piece = {slot} if 'image' in part.type else part.text -%}}"
-        "{%- if message.role == 'system' -%}{%- set ns.instruction = ns.instruction + piece -%}"
-        "{%- else -%}{%- set ns.content = ns.content + piece -%}{%- endif -%}"
-        "{%- endfor -%}{%- endfor -%}"
-    )
-    default = json.dumps(get_task(DEFAULT).query)
-    frame = json.dumps(template.text).replace("{instruction}", f'" + (ns.instruction or {default}) + "')
-    return gather + "{{- " + frame.replace("{content}", '" + ns.content + "') + " -}}"
-
-
 def _set_pixels(base: ModelDir, out: Path) -> None:
-    """Record the recipe's pixel limits where other programs look for them."""
-    size = {"shortest_edge": base.recipe.min_pixels, "longest_edge": base.recipe.max_pixels}
+    """Record the recipe's pixel limits where other programs look for them; pictures of fixed sizes have none."""
+    changed = base.pixels.options()
     for name, section in (("preprocessor_config.json", None), ("processor_config.json", "image_processor")):
-        if not (out / name).exists():
+        if not changed or not (out / name).exists():
             continue
         config = json.loads((out / name).read_text(encoding="utf-8"))
         settings = config if section is None else config.get(section)
         if settings is None:
             continue
-        settings["size"] = size
+        settings |= changed
         for key, value in (("min_pixels", base.recipe.min_pixels), ("max_pixels", base.recipe.max_pixels)):
             if key in settings:
                 settings[key] = value
@@ -116,11 +91,11 @@ def _write_sentence_transformers(base: ModelDir, out: Path) -> None:
     pooling = {
         "word_embedding_dimension": base.recipe.dimensions,
         "pooling_mode_cls_token": False,
-        "pooling_mode_mean_tokens": False,
+        "pooling_mode_mean_tokens": base.recipe.pooling == "mean",
         "pooling_mode_max_tokens": False,
         "pooling_mode_mean_sqrt_len_tokens": False,
         "pooling_mode_weightedmean_tokens": False,
-        "pooling_mode_lasttoken": True,
+        "pooling_mode_lasttoken": base.recipe.pooling == "last_token",
         "include_prompt": True,
     }
     _write_json(out / "1_Pooling" / "config.json", pooling)
