@@ -245,7 +245,7 @@ _ENTRIES = (
         template="dse",
         dimensions=1536,
         licence=None,
-        source="the template that vLLM's examples ship for it",
+        source="vLLM's examples and its test of this model (prompt, pooling)",
     ),
     Published(
         name="jinaai/jina-embeddings-v4",

@@ -17,8 +17,8 @@ both.
 ## Families
 
 A family is what an instruction-tuned LVLM needs to become an embedder: how its prompt is written, what stands for a
-picture, which layers LoRA adapts. Its name is the `model_type` in `config.json`. An LVLM without a recipe is run with its
-family's default template (in bold), and the log says so.
+picture, which layers LoRA adapts. Its name is the `model_type` in `config.json`. An LVLM without a recipe is run with
+its family's default template (in bold), and the log says so.
 
 On transformers a test holds, for each family on a tiny random model, that token ids are those of the family's own
 processor, that the picture rule counts like it, and that a batch equals its items one by one to 1e-5. Where vLLM serves
@@ -45,7 +45,9 @@ would number them in three dimensions. Recipes record this as `"position_mode": 
 and refuses such a recipe; `--backend auto` then takes transformers.
 
 Qwen3-VL-Embedding's own code puts a full stop behind an instruction that ends without punctuation, and so does its
-template here. GME's default instruction is `You are a helpful assistant.`
+template here. GME's default instruction is `You are a helpful assistant.` DSE-Qwen2 reads a page with the text `What
+is shown in this image?` and a query as a blank picture of 28 x 28 pixels and a text that begins with `Query: `: send
+them so.
 
 vLLM 0.32 looks for the towers of the LLaVA families under the names that checkpoints on the hub use. `mllm-embed
 export` and training write the names that they have read; a LLaVA that transformers 5 has made from nothing has others,

@@ -73,6 +73,15 @@ LLAMA_DEFAULTS: Mapping[str, Mapping[str, int]] = {
 """What the configurations of these language models leave out, by their `model_type`."""
 
 
+LLAVA_OLD_NAMES: Mapping[str, str] = {
+    "language_model.model.": "model.language_model.",
+    "vision_tower.vision_model.": "model.vision_tower.",
+    "model.vision_tower.vision_model.": "model.vision_tower.",
+    "multi_modal_projector.": "model.multi_modal_projector.",
+}
+"""What transformers 4 called the parts of LLaVA-shaped models, and what transformers 5 calls them."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
     """One backbone family of LVLMs. What is not given is as in most of them: LLaVA's layout, positions of text.
@@ -97,6 +106,8 @@ class Family:
         type_ids: the model's input that marks visual tokens, if it has one.
         position_modes: position ids that the model can be run with, its own first.
         attention_modes: attention masks that it can be run with, its own first.
+        old_names: beginnings of the names that weights of adapters had under transformers 4, and what they are now; the
+            first that fits counts.
         text_defaults: what `config.json` leaves out where it equals the architecture's default, by the language
             model's `model_type`.
         vllm: what vLLM does with it.
@@ -120,8 +131,14 @@ class Family:
     type_ids: str | None = None
     position_modes: tuple[str, ...] = ("1d",)
     attention_modes: tuple[str, ...] = ("causal",)
+    old_names: Mapping[str, str] = field(default_factory=lambda: LLAVA_OLD_NAMES)
     text_defaults: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: LLAMA_DEFAULTS)
     vllm: VllmSupport = VllmSupport()
+
+    def new_name(self, weight: str) -> str:
+        """Return the name under transformers 5 of a weight that transformers 4 may have named."""
+        old = next((start for start in self.old_names if weight.startswith(start)), "")
+        return self.old_names.get(old, old) + weight.removeprefix(old)
 
     def text_config(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the language model's part of a configuration, with the architecture's defaults filled in."""

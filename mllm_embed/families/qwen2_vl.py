@@ -41,5 +41,10 @@ FAMILY = Family(
     type_ids="mm_token_type_ids",
     position_modes=("mrope", "1d"),
     attention_modes=("causal", "bidirectional"),
+    old_names={
+        **{part: part for part in ("model.language_model.", "model.visual.")},
+        "model.": "model.language_model.",
+        "visual.": "model.visual.",
+    },
     vllm=VllmSupport(tower_lora=True),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from mllm_embed.errors import BackendUnavailable, IncompatibleCheckpoint
+from mllm_embed.families import get_family
 from mllm_embed.modeling import torch_compat
 from mllm_embed.modeling.attention_modes import attend_both_ways
 from mllm_embed.modeling.packed_attention import use_packed_attention
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from mllm_embed.model_dir import ModelDir
 
 Precision = Literal["float32", "bfloat16", "float16", "4bit"]
+_PREFIX = "base_model.model."
+"""What PEFT puts before the names of an adapter's weights."""
 AttentionKernel = Literal["sdpa", "eager", "flash_attention_2"]
 
 
@@ -39,12 +43,38 @@ def load_model(
         IncompatibleCheckpoint: weights or adapter keys are missing or do not fit.
         BackendUnavailable: the chosen kernel or quantisation is not installed.
     """
-    model = load_base(model_dir.weights, precision=precision, attention=attention, device=device)
-    if model_dir.recipe.attention == "bidirectional":
-        attend_both_ways(model.get_submodule(model_dir.family.language_model))
+    model = load_without_adapter(model_dir, precision=precision, attention=attention, device=device)
     if model_dir.adapter is not None:
         model = attach_adapter(model, model_dir.adapter)
     return model.eval()
+
+
+def load_without_adapter(
+    model_dir: ModelDir,
+    *,
+    precision: Precision = "float32",
+    attention: AttentionKernel = "sdpa",
+    device: str = "cpu",
+) -> nn.Module:
+    """Load the weights that the adapter goes on, under the recipe's attention mask; see `load_model`.
+
+    Weights that were in 4 bits when the adapter was trained are rounded to these and de-quantised.
+    """
+    if model_dir.adapter is None or model_dir.recipe.quantization is None or precision == "4bit":
+        model = load_base(model_dir.weights, precision=precision, attention=attention, device=device)
+    else:
+        model = _dequantized(load_base(model_dir.weights, precision="4bit", attention=attention, device=device))
+        model.to(getattr(torch, precision))
+    if model_dir.recipe.attention == "bidirectional":
+        attend_both_ways(model.get_submodule(model_dir.family.language_model))
+    return model
+
+
+def _dequantized(model: Any) -> nn.Module:
+    plain: Any = model.dequantize(torch.float32)
+    plain.is_loaded_in_4bit = False  # transformers leaves the mark, and then refuses to move or save the model
+    module: nn.Module = plain
+    return module
 
 
 def load_base(
@@ -88,13 +118,19 @@ def attach_adapter(model: nn.Module, adapter: Path, *, trainable: bool = False) 
     """
     from peft import PeftModel
 
-    tuned: nn.Module = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # checked below, with old names put right
+            tuned: nn.Module = PeftModel.from_pretrained(model, str(adapter), is_trainable=trainable)
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise IncompatibleCheckpoint(f"{adapter}: the adapter does not fit the model: {reason}") from error
     check_attached(tuned, adapter)
     return tuned
 
 
 def check_attached(tuned: nn.Module, adapter: Path, name: str = "default") -> None:
-    """Prove that all weights of an adapter arrived, and that it does something.
+    """Load an adapter's weights, by names of transformers 4 too; prove that all arrived and that they do something.
 
     Args:
         tuned: the model, wrapped by PEFT.
@@ -102,17 +138,26 @@ def check_attached(tuned: nn.Module, adapter: Path, name: str = "default") -> No
         name: what PEFT calls it.
 
     Raises:
-        IncompatibleCheckpoint: keys of the adapter do not fit the model, or its effect is zero.
+        IncompatibleCheckpoint: keys of the adapter do not fit the model or are missing, or its effect is zero.
     """
-    from safetensors import safe_open
+    from peft import set_peft_model_state_dict
+    from safetensors.torch import load_file
 
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as stored:
-        names = {key.replace(".weight", "") for key in stored.keys()}  # noqa: SIM118  # not a mapping
-    loaded = {key.replace(f".{name}", "").replace(".weight", ""): p for key, p in tuned.named_parameters()}
-    if absent := sorted(names - set(loaded)):
-        raise IncompatibleCheckpoint(f"{adapter}: {len(absent)} adapter weights fit nowhere, the first is {absent[0]}")
-    lora_b = [p for key, p in loaded.items() if key in names and "lora_B" in key]
-    if not lora_b or not any(bool(p.abs().sum() > 0) for p in lora_b):
+    model: Any = tuned
+    family = get_family(model.config.model_type)
+    stored = {
+        _PREFIX + family.new_name(key.removeprefix(_PREFIX)): weight
+        for key, weight in load_file(adapter / "adapter_model.safetensors").items()
+    }
+    left: Any = set_peft_model_state_dict(model, stored, adapter_name=name)
+    if unknown := sorted(left.unexpected_keys):
+        raise IncompatibleCheckpoint(
+            f"{adapter}: {len(unknown)} adapter weights fit nowhere, the first is {unknown[0]}"
+        )
+    own = {key: weight for key, weight in tuned.named_parameters() if f".{name}." in f"{key}."}
+    if absent := sorted(own.keys() & set(left.missing_keys)):
+        raise IncompatibleCheckpoint(f"{adapter}: it lacks {len(absent)} adapter weights, the first is {absent[0]}")
+    if not any(bool(weight.any()) for key, weight in own.items() if "lora_B" in key):
         raise IncompatibleCheckpoint(f"{adapter}: every lora_B is zero, so the adapter changes nothing")
 
 

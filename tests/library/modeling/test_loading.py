@@ -79,10 +79,7 @@ def test_an_adapter_with_foreign_keys_is_refused(model_copy: Path, adapter_copy:
         adapter_copy / "adapter_model.safetensors",
         lambda weights: {key.replace("language_model", "text_model"): value for key, value in weights.items()},
     )
-    with (
-        pytest.warns(UserWarning, match="missing adapter keys"),
-        pytest.raises(IncompatibleCheckpoint, match="adapter weights fit nowhere"),
-    ):
+    with pytest.raises(IncompatibleCheckpoint, match="adapter weights fit nowhere"):
         attach_adapter(load_base(model_copy), adapter_copy)
 
 
