@@ -43,38 +43,12 @@ def load_model(
         IncompatibleCheckpoint: weights or adapter keys are missing or do not fit.
         BackendUnavailable: the chosen kernel or quantisation is not installed.
     """
-    model = load_without_adapter(model_dir, precision=precision, attention=attention, device=device)
+    model = load_base(model_dir.weights, precision=precision, attention=attention, device=device)
+    if model_dir.recipe.attention == "bidirectional":
+        attend_both_ways(model.get_submodule(model_dir.family.language_model))
     if model_dir.adapter is not None:
         model = attach_adapter(model, model_dir.adapter)
     return model.eval()
-
-
-def load_without_adapter(
-    model_dir: ModelDir,
-    *,
-    precision: Precision = "float32",
-    attention: AttentionKernel = "sdpa",
-    device: str = "cpu",
-) -> nn.Module:
-    """Load the weights that the adapter goes on, under the recipe's attention mask; see `load_model`.
-
-    Weights that were in 4 bits when the adapter was trained are rounded to these and de-quantised.
-    """
-    if model_dir.adapter is None or model_dir.recipe.quantization is None or precision == "4bit":
-        model = load_base(model_dir.weights, precision=precision, attention=attention, device=device)
-    else:
-        model = _dequantized(load_base(model_dir.weights, precision="4bit", attention=attention, device=device))
-        model.to(getattr(torch, precision))
-    if model_dir.recipe.attention == "bidirectional":
-        attend_both_ways(model.get_submodule(model_dir.family.language_model))
-    return model
-
-
-def _dequantized(model: Any) -> nn.Module:
-    plain: Any = model.dequantize(torch.float32)
-    plain.is_loaded_in_4bit = False  # transformers leaves the mark, and then refuses to move or save the model
-    module: nn.Module = plain
-    return module
 
 
 def load_base(
