@@ -1,11 +1,14 @@
 """Our server beside vLLM's own, on the same model with the same engine settings, under the same load, in one run.
 
     python benchmarks/serving/paired.py
+    python benchmarks/serving/paired.py --two-layers
     python benchmarks/serving/paired.py --model runs/my-model --rounds 5 --seconds 20
 
 Both servers run all the time; each load goes to the one and the other in turn, round after round, and the medians of
-the rounds are compared. Ours is measured with its cache, which new content never hits; the last row repeats content.
-Needs a machine whose cores nothing else wants, and memory for two engines.
+the rounds are compared. Both read the same prompts, which is proved first: their vectors are equal. Ours is measured
+with its cache, which new content never hits; the last two rows repeat content. With `--two-layers` the model is so
+small that it is the servers that are measured. Needs a machine whose cores nothing else wants, and memory for two
+engines.
 """
 
 from __future__ import annotations
@@ -19,22 +22,30 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 import mllm_embed.backends
 from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.model_dir import BUILT_IN, ModelDir, open_model_dir
+from mllm_embed.tasks import DEFAULT, get_task
+from mllm_embed.vectors import from_base64
 from mllm_embed_serving.bench.load import Measurement, closed_loop
-from mllm_embed_serving.bench.workloads import Workload
+from mllm_embed_serving.bench.workloads import WORDS, Workload
+from mllm_embed_training.export_files import chat_template
+from mllm_embed_training.scratch import ScratchModel, TextShape, VisionShape, create
 
 _READY_S = 600
+_SAME = 0.9999
+"""Cosine from which two vectors are the same."""
 _ENGINE_SITE = Path(mllm_embed.backends.__file__).parent / "_engine_site"
 """What stock vLLM needs beside a CPU build of torch; our server brings it to its engine by itself."""
 
@@ -61,12 +72,15 @@ def main() -> None:
     """Start both servers, measure, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=BUILT_IN, help="a complete model directory, or the built-in model")
+    parser.add_argument("--two-layers", action="store_true", help="measure on a random model of two layers instead")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10, help="per load, server and round")
     parser.add_argument("--kv-cache-gib", type=float, default=0.5, help="memory for attention states, each")
     parser.add_argument("--logs", type=Path, default=Path("runs/bench"), help="folder for the servers' output")
     options = parser.parse_args()
     options.logs.mkdir(parents=True, exist_ok=True)
+    if options.two_layers:
+        options.model = str(_two_layers(options.logs / "two-layers"))
     model_dir = open_model_dir(options.model)
     if model_dir.adapter is not None:
         parser.error("--model must be a complete model: export it first, since vLLM would be given no adapter")
@@ -74,7 +88,21 @@ def main() -> None:
         _running(_ours(options.model), options.logs / "ours.log") as ours,
         _running(_stock(model_dir, options.kv_cache_gib), options.logs / "vllm.log", path=_ENGINE_SITE) as stock,
     ):
-        asyncio.run(_compare({"ours": ours, "vLLM": stock}, model_dir.recipe.name, options))
+        asyncio.run(_compare({"ours": ours, "vLLM": stock}, model_dir, options))
+
+
+def _two_layers(path: Path) -> Path:
+    """Write a model directory like the built-in one, of two random layers."""
+    built_in = open_model_dir(BUILT_IN)
+    corpus = [get_task(DEFAULT).query, *(f" {word}" for word in WORDS)]
+    text = TextShape(hidden_size=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate_size=128)
+    vision = VisionShape(hidden_size=64, layers=3, heads=2, intermediate_size=128)
+    create(ScratchModel(vocab_size=512, text=text, vision=vision), corpus, path)
+    recipe = replace(built_in.recipe, name="two-layers", dimensions=text.hidden_size, matryoshka_dimensions=())
+    (path / "mllm_embed.json").write_text(recipe.to_json(), encoding="utf-8")
+    template = chat_template(built_in.family, built_in.template)
+    (path / "chat_template.jinja").write_text(template, encoding="utf-8")
+    return path
 
 
 def _ours(model: str) -> list[str]:
@@ -134,16 +162,19 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     raise SystemExit(f"a server does not start; see {log}")
 
 
-async def _compare(urls: dict[str, str], model: str, options: argparse.Namespace) -> None:
+async def _compare(urls: dict[str, str], model_dir: ModelDir, options: argparse.Namespace) -> None:
+    servers = [Server("ours", urls["ours"], model_dir), Server("vLLM", urls["vLLM"], model_dir)]
+    for row in ROWS:
+        await _check_same_vectors(servers, row)
     table = Table(
         *("load", "clients", "requests/s ours", "vLLM", "ratio", "p99 ms ours", "vLLM"),
-        title=f"{model}, {options.rounds} rounds of {options.seconds:g} s, {os.cpu_count()} cores",
+        title=f"{model_dir.recipe.name}, {options.rounds} rounds of {options.seconds:g} s, {os.cpu_count()} cores",
     )
     for row in ROWS:
-        found: dict[str, list[Measurement]] = {name: [] for name in urls}
+        found: dict[str, list[Measurement]] = {server.name: [] for server in servers}
         for round_ in range(options.rounds):
-            for name, url in urls.items():
-                found[name].append(await _measure(url, model, row, round_, options.seconds))
+            for server in servers:
+                found[server.name].append(await _measure(server, row, round_, options.seconds))
         rates = {name: median(len(one.latencies) / one.seconds for one in each) for name, each in found.items()}
         slowest = {name: median(one.percentile(99) for one in each) for name, each in found.items()}
         bad = sum(one.statuses.total() - one.statuses[200] for each in found.values() for one in each)
@@ -156,14 +187,45 @@ async def _compare(urls: dict[str, str], model: str, options: argparse.Namespace
     Console().print(table)
 
 
-async def _measure(url: str, model: str, row: Row, round_: int, seconds: float) -> Measurement:
+@dataclass(frozen=True)
+class Server:
+    """One of the two."""
+
+    name: str
+    url: str
+    model_dir: ModelDir
+
+    def requests(self, workload: Workload) -> Iterator[dict[str, Any]]:
+        """Yield what it is sent, so that both read the same prompts: vLLM fills the template for messages only."""
+        bodies = workload.requests(self.model_dir.recipe.name)
+        return map(self._with_prompts, bodies) if self.name == "vLLM" else bodies
+
+    def _with_prompts(self, body: dict[str, Any]) -> dict[str, Any]:
+        if "input" not in body:
+            return body
+        texts = body["input"] if isinstance(body["input"], list) else [body["input"]]
+        frame = self.model_dir.template.text.replace("{instruction}", get_task(DEFAULT).query)
+        prompts = [frame.replace("{content}", text) for text in texts]
+        return {**body, "input": prompts if isinstance(body["input"], list) else prompts[0]}
+
+
+async def _check_same_vectors(servers: Sequence[Server], row: Row) -> None:
+    """Send one request to both servers; other vectors would mean that they are asked for different work."""
+    found = []
+    for server in servers:
+        async with httpx.AsyncClient(base_url=server.url, timeout=300, trust_env=False) as client:
+            answer = await client.post("/v1/embeddings", json=next(server.requests(row.workload)))
+        found.append(np.stack([from_base64(item["embedding"]) for item in answer.raise_for_status().json()["data"]]))
+    worst = float((found[0] * found[1]).sum(axis=1).min())
+    if worst < _SAME:
+        raise SystemExit(f"{row.name}: the servers give different vectors (cosine {worst:.4f})")
+
+
+async def _measure(server: Server, row: Row, round_: int, seconds: float) -> Measurement:
     """Measure one server once; a round has content of its own, the same for both servers."""
-    workload = Workload(
-        kind=row.workload.kind, items=row.workload.items, repeated=row.workload.repeated, seed=1000 + round_
-    )
     limits = httpx.Limits(max_connections=row.clients)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=300, trust_env=False) as client:
-        bodies = workload.requests(model)
+    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=300, trust_env=False) as client:
+        bodies = server.requests(replace(row.workload, seed=1000 + round_))
         await closed_loop(client, bodies, clients=row.clients, seconds=min(1.0, seconds))  # warms up
         return await closed_loop(client, bodies, clients=row.clients, seconds=seconds)
 

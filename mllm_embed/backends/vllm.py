@@ -170,6 +170,8 @@ class VllmBackend:
 
     async def _gather(self, prompts: Sequence[RenderedPrompt], adapter: LoRARequest | None) -> list[Embedding]:
         """Run prompts concurrently; the first failure cancels the rest."""
+        if len(prompts) == 1:
+            return [await self._one(prompts[0], adapter, 0)]
         tasks = [asyncio.ensure_future(self._one(prompt, adapter, i)) for i, prompt in enumerate(prompts)]
         try:
             return list(await asyncio.gather(*tasks))
@@ -180,7 +182,6 @@ class VllmBackend:
     async def _one(self, prompt: RenderedPrompt, adapter: LoRARequest | None, index: int) -> Embedding:
         from vllm import PoolingParams
         from vllm.exceptions import VLLMClientError
-        from vllm.inputs import TokensPrompt
         from vllm.v1.engine.exceptions import EngineDeadError
 
         if len(prompt.images) > self._max_images:
@@ -189,13 +190,10 @@ class VllmBackend:
                 f"{len(prompt.images)}; the transformers backend takes them",
                 index=index,
             )
-        request = TokensPrompt(prompt_token_ids=list(prompt.token_ids))
-        if prompt.images:
-            request["multi_modal_data"] = {"image": list(prompt.images)}
         params = PoolingParams(task="embed")
         output: Any = None
         try:
-            (rendered,) = await self._engine.renderer.render_cmpl_async([request])
+            rendered = await self._rendered(prompt)
             number = f"mllm-embed-{next(self._numbers)}"
             async for result in self._engine.encode(rendered, params, number, lora_request=adapter):
                 output = result
@@ -209,6 +207,17 @@ class VllmBackend:
             raise BackendError(f"the vLLM engine failed on a prompt: {error}") from error
         vector = output.outputs.data.float().numpy()
         return Embedding(np.asarray(vector, dtype=np.float32), len(output.prompt_token_ids))
+
+    async def _rendered(self, prompt: RenderedPrompt) -> Any:
+        """Return a prompt as the engine takes it; only pictures are work for vLLM's own threads."""
+        from vllm.inputs import TokensPrompt, tokens_input
+
+        ids = list(prompt.token_ids)
+        if not prompt.images:
+            return tokens_input(ids)
+        request = TokensPrompt(prompt_token_ids=ids, multi_modal_data={"image": list(prompt.images)})
+        (rendered,) = await self._engine.renderer.render_cmpl_async([request])
+        return rendered
 
 
 def start(

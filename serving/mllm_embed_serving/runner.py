@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import multiprocessing
 import os
@@ -152,6 +153,10 @@ async def _serve(
     settings = options.settings
     app = create_app(embedder, settings, OpenTelemetryTracer() if settings.otel else None)
     await app.state.service.load_adapters()
+    # What is loaded by now stays: without this the collector goes through a million objects every few requests, which
+    # takes longer than all that is done for the requests.
+    gc.collect()
+    gc.freeze()
     config = uvicorn.Config(
         app,
         http=PromptProtocol,

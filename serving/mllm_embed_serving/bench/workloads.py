@@ -14,7 +14,7 @@ import PIL.Image
 
 Kind = Literal["text", "image", "mixture"]
 """Short texts; pictures; pictures with a text each."""
-_WORDS = [
+WORDS = [
     "red",
     "blue",
     "green",
@@ -35,6 +35,7 @@ _WORDS = [
     "table",
     "photo",
 ]
+"""Of which texts are made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ class Workload:
         return {"messages": [{"role": "user", "content": parts}]}
 
     def _text(self, draw: random.Random) -> str:
-        return " ".join([*draw.choices(_WORDS, k=self.words - 1), str(draw.randrange(10**9))])
+        return " ".join([*draw.choices(WORDS, k=self.words - 1), str(draw.randrange(10**9))])
 
     def _picture(self, draw: random.Random) -> str:
         noise = np.random.default_rng(draw.randrange(2**32)).integers(0, 256, (8, 8, 3), dtype=np.uint8)
