@@ -167,9 +167,9 @@ def score_tasks(tasks: Sequence[EvalTask], outcomes: Sequence[QueryRanks]) -> di
     Returns:
         per task JSON values: `meta_task`, `headline` (a slice), `hit1` with its `chance` on that slice, the score by
         the task's own `metric` with its 95 % `interval`, all of its `scores`, its `group` if it has one, `slices`
-        (means over parts), `parts` (pool, the fewest and the most candidates that a query saw, a digest of queries and
-        candidates, and per slice the number of queries and all metrics) and, where queries ask for one thing in
-        several ways, `instances`.
+        (means over parts), `parts` (pool, the fewest and the most candidates that a query saw, and pictures that an
+        item shows where some show several, a digest of queries and candidates, and per slice the number of queries and
+        all metrics) and, where queries ask for one thing in several ways, `instances`.
     """
     by_task: dict[str, list[QueryRanks]] = defaultdict(list)
     for outcome in outcomes:
@@ -191,6 +191,7 @@ def _score_task(task: EvalTask, outcomes: Sequence[QueryRanks]) -> dict[str, Any
         parts[part.name] = {
             "pool": part.pool,
             "candidates": [min(seen), max(seen)],
+            **_frames(part),
             "sha256": part_digest(part),
             "slices": {name: _means(values[rows]) for name, rows in sorted(by_slice.items())},
         }
@@ -215,6 +216,13 @@ def _score_task(task: EvalTask, outcomes: Sequence[QueryRanks]) -> dict[str, Any
         "slices": means,
         "parts": parts,
     }
+
+
+def _frames(part: Part) -> dict[str, list[int]]:
+    """The fewest and the most pictures that one item shows, where some show several: the frames of clips."""
+    items = (*part.candidates, *(query.item for query in part.queries))
+    shown = [count for item in items if (count := sum(isinstance(content, Image) for content in item.content))]
+    return {"pictures_per_item": [min(shown), max(shown)]} if max(shown, default=0) > 1 else {}
 
 
 def _instances(outcomes: Sequence[QueryRanks]) -> dict[str, Any]:

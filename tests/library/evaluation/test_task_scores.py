@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from mllm_embed.evaluation.eval_types import EvalTask, Part, Query, item_key
 from mllm_embed.evaluation.query_ranks import QueryRanks, part_digest, read_ranks, write_ranks
@@ -91,12 +90,13 @@ def test_a_metric_that_there_is_not(name: str) -> None:
 
 
 def test_rank_correlation_is_that_of_scipy() -> None:
+    """The values are those of scipy 1.17.1 (`scipy.stats.spearmanr`); many of the drawn numbers are equal."""
     rng = np.random.default_rng(0)
-    for _ in range(50):
+    for expected in (0.261864757013389, -0.12074185677208062, 0.03486209869539081):
         one, other = rng.integers(0, 6, 40).astype(np.float64), rng.standard_normal(40).round(1)
-        assert spearman(one, other) == pytest.approx(float(spearmanr(one, other).statistic), abs=1e-12)
-    assert spearman(one, -one) == pytest.approx(-1)
-    assert spearman(one, np.ones(40)) == 0
+        assert spearman(one, other) == pytest.approx(expected, abs=1e-12)
+        assert spearman(one, -one) == pytest.approx(-1)
+        assert spearman(one, np.ones(40)) == 0
 
 
 # --- tasks ---
@@ -134,7 +134,7 @@ def test_a_query_does_not_see_what_is_hidden_from_it() -> None:
 def test_likeness_is_correlated_with_the_cosine() -> None:
     """People find d more alike than c, the model does not: ranks (1, 2, 3, 4) against (1, 2, 4, 3)."""
 
-    def pairs(*likeness: float) -> dict[str, Any]:
+    def pairs(*likeness: float) -> Any:
         queries = tuple(
             Query(ASKED, (place,), ("test",), (place,), likeness=value) for place, value in enumerate(likeness)
         )
