@@ -31,7 +31,10 @@ def mini_mmeb(
     *,
     out: Annotated[Path, typer.Option(help="The JSON report to write.")],
     model: Annotated[
-        str, typer.Option(help="A model directory or hub name, or 'pixels' (the pixel baseline).")
+        str,
+        typer.Option(
+            help="A model directory or hub name, st:NAME (of sentence-transformers), or 'pixels' (a baseline)."
+        ),
     ] = BUILT_IN,
     data: Annotated[Path | None, typer.Option(help="Folder of the data; default: $MLLM_EMBED_DATA.")] = None,
     tasks: Annotated[str | None, typer.Option(help="Comma-separated task names; default: all.")] = None,
@@ -99,7 +102,9 @@ def public(
         str, typer.Option(help="Folder of the set, as its makers publish it, or hub:ORG/NAME, perhaps with @REVISION.")
     ],
     out: Annotated[Path, typer.Option(help="The JSON report to write.")],
-    model: Annotated[str, typer.Option(help="A model directory or hub name.")] = BUILT_IN,
+    model: Annotated[
+        str, typer.Option(help="A model directory or hub name, or st:NAME (a model of sentence-transformers).")
+    ] = BUILT_IN,
     tasks: Annotated[str | None, typer.Option(help="Comma-separated task names; default: all that are there.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask so many queries of each task only.")] = None,
     frames: Annotated[int, typer.Option(min=1, help="Use at most so many frames of a clip.")] = 8,
@@ -251,10 +256,11 @@ def _open_endpoint(
 
 def _open_encoder(stack: ExitStack, *, model: str, backend: str, precision: str, random_weights: bool = False) -> Any:
     from mllm_embed.evaluation.encoders import PIXELS, EmbedderEncoder, PixelEncoder
+    from mllm_embed.evaluation.sentence_transformer import PREFIX, SentenceTransformerEncoder
 
+    if random_weights and (model == PIXELS or model.startswith(PREFIX)):
+        raise EvaluationError(f"--random-weights copies one of our model directories, and {model} is none")
     if model == PIXELS:
-        if random_weights:
-            raise EvaluationError(f"{PIXELS} has no weights; leave out --random-weights or name a model")
         return PixelEncoder()
     from mllm_embed.embedder import Embedder
 

@@ -14,6 +14,7 @@ from mllm_embed.evaluation import mini_mmeb_languages as languages
 from mllm_embed.evaluation import mini_mmeb_pairs as pairs
 from mllm_embed.evaluation import mini_mmeb_robust as robust
 from mllm_embed.evaluation import mini_mmeb_scenes as scenes
+from mllm_embed.evaluation import mini_mmeb_texts as texts
 from mllm_embed.evaluation.data_folder import DataFolder
 from mllm_embed.evaluation.eval_types import ROBUSTNESS, EvalTask, EvaluationError, Part
 from mllm_embed.evaluation.pools import Selection
@@ -92,6 +93,7 @@ _FIGURE_T2I, _FIGURE_I2T = _both(pairs.figures, None)
 _STORY_T2I, _STORY_I2T = _both(pairs.stories, None)
 _CAPTION_T2I, _ = _both(pairs.figure_captions, None)
 _DOC_T2I = _one(lambda data, selection: pairs.text_to_image(pairs.pages(data), selection, POOL, task="document"))
+_EMOJI_T2T = _one(lambda data, selection: texts.emoji_words(data, selection, POOL))
 _SPRITE_SCENE = _all_styles(lambda _data, styles, selection: scenes.sprites_in_scenes(styles, selection))
 
 _ENTRIES: dict[str, _Entry] = {
@@ -113,6 +115,8 @@ _ENTRIES: dict[str, _Entry] = {
     "figure-caption-t2i": _Entry("retrieval", (pairs.CAPTIONS,), _CAPTION_T2I),
     "story-t2i": _Entry("retrieval", _STORIES, _STORY_T2I),
     "story-i2t": _Entry("retrieval", _STORIES, _STORY_I2T),
+    "emoji-t2t": _Entry("text", (texts.KEYWORDS,), _EMOJI_T2T),
+    "figure-t2t": _Entry("text", (texts.FIGURE_TEXTS,), _one(texts.figure_texts)),
     "emoji-tone": _Entry("composed", _EMOJI, _TONE),
     "emoji-gender": _Entry("composed", _EMOJI, _GENDER),
     "clip-edit": _Entry("composed", (clips.CLIPS,), _one(clips.edit_clip)),
@@ -123,6 +127,7 @@ _ENTRIES: dict[str, _Entry] = {
     "clip-v2t": _Entry("video", (clips.CLIPS,), _one(clips.clip_to_text)),
     "emoji-names": _Entry("multilingual", (*_EMOJI, languages.NAMES), _emoji_names),
     "story-pages": _Entry("multilingual", (languages.PAGE_TEXTS, pairs.STORY_IMAGES), languages.story_pages),
+    "story-texts": _Entry("multilingual", (languages.PAGE_TEXTS, pairs.STORY_IMAGES), languages.story_texts),
     "sprite-condition": _Entry("conditional", _EMOJI, _all_styles(scenes.sides_of_scenes)),
     "robust-emoji-t2i": _Entry(ROBUSTNESS, _EMOJI, partial(robust.names_to_emoji, size=POOL)),
     "robust-icon-t2i": _Entry(ROBUSTNESS, (pairs.ICONS,), partial(robust.words_to_icon, size=POOL)),

@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mllm_embed.evaluation.data_folder import DataFolder
+from mllm_embed.evaluation.data_folder import DataFolder, Row
 from mllm_embed.evaluation.eval_types import Part, Query
 from mllm_embed.evaluation.mini_mmeb_emoji import Emoji, Styles
-from mllm_embed.evaluation.mini_mmeb_pairs import STORY_IMAGES, picture_target
+from mllm_embed.evaluation.mini_mmeb_pairs import STORY_IMAGES, picture_target, text_target
+from mllm_embed.evaluation.mini_mmeb_rows import story_text
 from mllm_embed.evaluation.pools import Selection, build_pool, hash_order
 from mllm_embed.tasks import get_task
 from mllm_embed.types import EmbedInput, Text
@@ -53,9 +54,7 @@ def emoji_names(data: DataFolder, styles: Styles, selection: Selection, size: in
 def story_pages(data: DataFolder, selection: Selection) -> list[Part]:
     """Page texts ask for their picture, in every language with enough held-out pages."""
     pictures = {row["image_sha"]: row for row in data.rows(*STORY_IMAGES)}
-    rows = [row for row in data.rows(*PAGE_TEXTS) if row["sha"] in pictures and selection.is_held_out(row["split"])]
-    rows = [row for row in rows if pictures[row["sha"]]["split"] == row["split"]]
-    rows = hash_order(rows, lambda row: str(row["image_id"]))[: selection.pool_limit]
+    rows = _held_out_pages(data, selection)
     shas = {sha: place for place, sha in enumerate(dict.fromkeys(row["sha"] for row in rows))}
     pages = [
         _Instance(row["image_id"], shas[row["sha"]], row["split"], {**_texts(row["texts"]), "en": row["text_en"]})
@@ -66,12 +65,33 @@ def story_pages(data: DataFolder, selection: Selection) -> list[Part]:
     return _by_language(pages, pages, candidates, selection, least)
 
 
+def story_texts(data: DataFolder, selection: Selection) -> list[Part]:
+    """Page texts ask for the English text of the same page, in every other language with enough held-out pages."""
+    rows = [row for row in _held_out_pages(data, selection) if row["text_en"]]
+    english = {text: place for place, text in enumerate(dict.fromkeys(map(story_text, rows)))}
+    pages = [_Instance(row["image_id"], english[story_text(row)], row["split"], _texts(row["texts"])) for row in rows]
+    least = min(LEAST_PAGES, selection.pool_limit or LEAST_PAGES)
+    candidates = tuple(map(text_target, english))
+    parts = _by_language(pages, pages, candidates, selection, least, task="text-to-text")
+    return [part for part in parts if part.name != "en"]
+
+
+def _held_out_pages(data: DataFolder, selection: Selection) -> list[Row]:
+    """Pages whose picture is of their own split (not a duplicate of a train picture), in hash order."""
+    splits = {row["image_sha"]: row["split"] for row in data.rows(*STORY_IMAGES)}
+    rows = [row for row in data.rows(*PAGE_TEXTS) if selection.is_held_out(row["split"])]
+    rows = [row for row in rows if splits.get(row["sha"]) == row["split"]]
+    return hash_order(rows, lambda row: str(row["image_id"]))[: selection.pool_limit]
+
+
 def _by_language(
     known: Sequence[_Instance],
     asked: Sequence[_Instance],
     candidates: tuple[EmbedInput, ...],
     selection: Selection,
     least: float,
+    *,
+    task: str = "text-to-image",
 ) -> list[Part]:
     """One part per language that has texts for `least` of what is asked; every candidate of an equal text is right."""
     languages = sorted({language for one in asked for language in one.texts})
@@ -83,7 +103,7 @@ def _by_language(
                 right[text].add(one.place)
         queries = tuple(
             Query(
-                EmbedInput((Text(text),), get_task("text-to-image").query),
+                EmbedInput((Text(text),), get_task(task).query),
                 tuple(sorted(right[text])),
                 selection.slices(one.split),
                 instance=one.name,

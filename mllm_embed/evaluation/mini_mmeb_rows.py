@@ -33,6 +33,11 @@ def emoji_name(concept: Row) -> str:
     return str(concept["label_en"])
 
 
+def keywords_text(concept: Row) -> str:
+    """Return the English keywords of a row of `emoji_concepts.parquet`, e.g. `boulder, heavy, solid, stone, tough`."""
+    return ", ".join(concept["tags_en"])
+
+
 def icon_text(row: Row) -> str:
     """Return `name, tag, tag` of a row of `icons.parquet`: English tags only, at most `MAX_TAGS`, none twice."""
     words = [str(row["name"])]

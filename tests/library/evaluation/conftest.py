@@ -58,6 +58,7 @@ def _concept(
     return {
         "concept_id": concept_id,
         "label_en": label,
+        "tags_en": [] if "ear" in label else [base, "sign"],
         "group": "people-body" if people else "animals-nature",
         "subgroup": "person-role" if gender else "hand-part" if people else None if "animal" in label else "animal-new",
         "base_id": base,
@@ -223,7 +224,10 @@ def _story_pages() -> list[Row]:
             "image_id": f"p{i}",
             "sha": sha,
             "text_en": f"Page {i} of the tale.",
-            "texts": json.dumps({"de": f"Seite {i} der  Geschichte."} | ({"sw": "Ukurasa"} if i == 0 else {})),
+            "texts": json.dumps(
+                {"en": f"Page {i} of the tale.", "de": f"Seite {i} der  Geschichte."}
+                | ({"sw": "Ukurasa"} if i == 0 else {})
+            ),
             "split": split,
         }
         for i, (sha, split) in enumerate(splits)

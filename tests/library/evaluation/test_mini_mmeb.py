@@ -17,7 +17,7 @@ pytestmark = pytest.mark.fast
 def test_every_task_is_built_in_order(tasks: dict[str, EvalTask]) -> None:
     assert tuple(tasks) == TASK_NAMES
     assert list(dict.fromkeys(task.meta_task for task in tasks.values())) == [
-        *("classification", "VQA", "retrieval", "composed", "grounding"),
+        *("classification", "VQA", "retrieval", "text", "composed", "grounding"),
         *("documents", "video", "multilingual", "conditional", "robustness"),
     ]
 
