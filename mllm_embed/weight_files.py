@@ -37,8 +37,20 @@ def check_weights(folder: Path) -> None:
         check_safetensors(file)
 
 
-def check_safetensors(file: Path) -> None:
+def weight_names(folder: Path) -> set[str]:
+    """Return the names of all weights in a folder, from the headers of its files.
+
+    Raises:
+        IncompatibleCheckpoint: as `check_safetensors`.
+    """
+    return {name for file in folder.glob("*.safetensors") for name in check_safetensors(file)}
+
+
+def check_safetensors(file: Path) -> set[str]:
     """Check that a safetensors file has a readable header and all the bytes that the header promises.
+
+    Returns:
+        the names of its weights.
 
     Raises:
         IncompatibleCheckpoint: it is no such file, a Git LFS pointer, or truncated.
@@ -61,3 +73,4 @@ def check_safetensors(file: Path) -> None:
         raise IncompatibleCheckpoint(f"{file} holds no weights")
     if size != 8 + length + promised:
         raise IncompatibleCheckpoint(f"{file} must have {8 + length + promised:,} bytes, but has {size:,}")
+    return set(tensors)

@@ -50,11 +50,12 @@ is shown in this image?` and a query as a blank picture of 28 x 28 pixels and a 
 them so.
 
 vLLM 0.32 looks for the towers of the LLaVA families under the names that checkpoints on the hub use. `mllm-embed
-export` and training write the names that they have read; a LLaVA that transformers 5 has made from nothing has others,
-and vLLM does not start on it.
+export` and training write the names that they have read. A LLaVA that transformers 5 has made from nothing has others:
+vLLM refuses it, `--backend auto` takes transformers.
 
-Adapters alone (a directory with `adapter_config.json` and no `config.json`) are run on the base that they name. vLLM
-runs no DoRA: merge such an adapter with `mllm-embed export`.
+Adapters alone (a directory with `adapter_config.json` and no `config.json`) are run on the base that they name; those
+saved under transformers 4, which called modules otherwise, are attached all the same. vLLM runs no DoRA: `--backend
+auto` takes transformers, or merge such an adapter with `mllm-embed export`.
 """
 
 

@@ -46,12 +46,14 @@ class VllmSupport:
         lora: whether it runs LoRA adapters on the language model.
         tower_lora: whether it runs them on the vision tower and the projector too.
         max_images: most pictures in one prompt whose vectors are the model's own; None is no limit of the family's.
+        tower_weights: what the names of the tower's weights must contain for vLLM to find them, if anything.
     """
 
     refused: str | None = None
     lora: bool = True
     tower_lora: bool = False
     max_images: int | None = None
+    tower_weights: str | None = None
 
 
 LLAMA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

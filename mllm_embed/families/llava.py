@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mllm_embed.families.base import Family, Template, by_name
+from mllm_embed.families.base import Family, Template, VllmSupport, by_name
 from mllm_embed.families.pictures import FixedSize
 
 
 def _read(processor: Mapping[str, Any], config: Mapping[str, Any]) -> FixedSize:
     check_class_token(config)
     return FixedSize(int(config["vision_config"]["patch_size"]), int(processor["crop_size"]["height"]))
+
+
+TOWER_WEIGHTS = "vision_tower.vision_model."
+"""In the names of checkpoints on the hub; a tower that transformers 5 has made from nothing is saved without it."""
 
 
 def check_class_token(config: Mapping[str, Any]) -> None:
@@ -28,4 +32,5 @@ FAMILY = Family(
     ),
     default_template="plain",
     read_pictures=_read,
+    vllm=VllmSupport(tower_weights=TOWER_WEIGHTS),
 )

@@ -37,5 +37,5 @@ FAMILY = replace(
     read_pictures=_read,
     pixel_inputs=("pixel_values", "image_sizes", "batch_num_images"),
     images_by_prompt=True,
-    vllm=VllmSupport(lora=False, max_images=1),
+    vllm=VllmSupport(lora=False, max_images=1, tower_weights=llava.TOWER_WEIGHTS),
 )

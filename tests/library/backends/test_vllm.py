@@ -170,7 +170,7 @@ def test_an_adapter_on_the_tower_is_refused_where_vllm_runs_none(
 
 @pytest.mark.parametrize(
     ("family", "adapted", "says"),
-    [("gemma3", False, "both directions"), ("gemma3", True, "both directions")],
+    [("gemma3", False, "both directions"), ("qwen3_5", True, "bfloat16 only")],
 )
 def test_a_family_that_vllm_cannot_serve_is_refused_and_goes_to_transformers(
     family: str,
