@@ -18,7 +18,7 @@ from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.preparation import Preparer
 from mllm_embed.regions import DEFAULT_REGIONS, RegionEncoder
 from mllm_embed.tasks import DEFAULT, Role, get_task
-from mllm_embed.types import Embedding, EmbedInput, Truncate, as_inputs
+from mllm_embed.types import DENSE, Embedding, EmbedInput, Outputs, Truncate, as_inputs
 from mllm_embed.vectors import check_dimensions, finish
 
 
@@ -94,6 +94,7 @@ class Embedder:
         instruction: str | None = None,
         dimensions: int | None = None,
         truncate: Truncate = "none",
+        outputs: Outputs = DENSE,
     ) -> list[Embedding]:
         """Embed inputs, in order, from any event loop.
 
@@ -105,9 +106,10 @@ class Embedder:
             dimensions: width to cut to; None keeps the full width.
             truncate: cut the text of inputs longer than the model takes at its `start` or `end`; pictures, instruction
                 and closing tokens stay. `none` refuses such inputs.
+            outputs: what is wanted besides the dense vector, from the same forward pass.
 
         Returns:
-            float32 unit vectors with their token counts.
+            float32 unit vectors with their token counts, and the other outputs.
 
         Raises:
             InputError: an input cannot be embedded; its `index` says which. Nothing is sent to the engine then.
@@ -115,12 +117,13 @@ class Embedder:
         """
         width = check_dimensions(dimensions, self.dimensions, self.model_dir.recipe.matryoshka_dimensions)
         default = instruction if instruction is not None else get_task(task).instruction(role)
-        prompts = await self._preparer.prepare(inputs, default, truncate)
+        prompts = await self._preparer.prepare(inputs, default, truncate, outputs)
         raw = await self.backend.embed(prompts)
         return [
             replace(
                 one,
                 vector=finish(one.vector, width),
+                multivector=None if one.multivector is None else finish(one.multivector, width),
                 pixels=sum(image.width * image.height for image in prompt.images),
                 frame_times=prompt.frame_times,
             )
@@ -145,11 +148,20 @@ class Embedder:
             float32 unit vectors, shape [N, D].
         """
         options: dict[str, Any] = {"task": task, "role": role, "instruction": instruction, "dimensions": dimensions}
-        options["truncate"] = truncate
-        embeddings = self._own_loop().run(self.aembed(as_inputs(items), **options))
+        embeddings = self.embed_outputs(items, DENSE, truncate=truncate, **options)
         if not embeddings:
             return np.zeros((0, dimensions or self.dimensions), dtype=np.float32)
         return np.stack([embedding.vector for embedding in embeddings])
+
+    def embed_outputs(self, items: Sequence[Any], outputs: Outputs, **options: Any) -> list[Embedding]:
+        """Like `embed`, with other outputs of the same forward pass beside the vectors.
+
+        Args:
+            items: as for `embed`.
+            outputs: which; the dense vector is always there.
+            options: the other arguments of `aembed`.
+        """
+        return self._own_loop().run(self.aembed(as_inputs(items), outputs=outputs, **options))
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of the model's own token ids, for callers that have ids instead of text.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import PIL.Image
 
@@ -16,7 +16,7 @@ from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.regions import RegionEncoder
-from mllm_embed.types import Content, EmbedInput, Image, Page, RenderedPrompt, Text, Truncate, Video
+from mllm_embed.types import DENSE, Content, EmbedInput, Image, Outputs, Page, RenderedPrompt, Text, Truncate, Video
 
 _Decoded = tuple[EmbedInput, list[PIL.Image.Image], tuple[tuple[float, ...], ...]]
 """An input of texts and decoded pictures, the pictures, and the times of each video's frames."""
@@ -42,7 +42,7 @@ class Preparer:
         self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
 
     async def prepare(
-        self, inputs: Sequence[EmbedInput], instruction: str, truncate: Truncate = "none"
+        self, inputs: Sequence[EmbedInput], instruction: str, truncate: Truncate = "none", outputs: Outputs = DENSE
     ) -> list[RenderedPrompt]:
         """Prepare inputs concurrently, in order.
 
@@ -50,13 +50,14 @@ class Preparer:
             inputs: the inputs.
             instruction: for the inputs without one of their own.
             truncate: cut the text of inputs that are too long, or refuse them.
+            outputs: what is wanted besides the dense vector.
 
         Raises:
             InputError: the first input that cannot be embedded, with its index.
         """
         gate, budget = asyncio.Semaphore(_CONCURRENT_LOADS), _PixelBudget(self._policy.max_total_pixels)
-        work = (self._one(item, instruction, truncate, gate, budget) for item in inputs)
-        results = await asyncio.gather(*work, return_exceptions=True)
+        call = _Call(instruction, truncate, outputs, gate, budget)
+        results = await asyncio.gather(*(self._one(item, call) for item in inputs), return_exceptions=True)
         prompts: list[RenderedPrompt] = []
         for index, result in enumerate(results):
             if isinstance(result, InputError):
@@ -70,15 +71,13 @@ class Preparer:
         """Return the text of native token ids; see `PromptRenderer.decode`."""
         return self._renderer.decode(token_ids)
 
-    async def _one(
-        self, item: EmbedInput, instruction: str, truncate: Truncate, gate: asyncio.Semaphore, budget: _PixelBudget
-    ) -> RenderedPrompt:
-        async with gate:
-            item, images, times = await self._decoded(item, budget)
+    async def _one(self, item: EmbedInput, call: _Call) -> RenderedPrompt:
+        async with call.gate:
+            item, images, times = await self._decoded(item, call.budget)
             if sum(len(content.text) for content in item.content if isinstance(content, Text)) > _LONG_TEXT:
-                prompt = await asyncio.to_thread(self._render, item, instruction, images, truncate)
+                prompt = await asyncio.to_thread(self._render, item, images, call)
             else:
-                prompt = self._render(item, instruction, images, truncate)
+                prompt = self._render(item, images, call)
             return replace(prompt, frame_times=times) if times else prompt
 
     async def _decoded(self, item: EmbedInput, budget: _PixelBudget) -> _Decoded:
@@ -119,20 +118,22 @@ class Preparer:
         mask = await regions.load_mask(part.region, picture.size, self._policy)
         return await media.in_decoder(self._regions.encode, picture, part.region, mask)
 
-    def _render(
-        self, item: EmbedInput, instruction: str, images: Sequence[PIL.Image.Image], truncate: Truncate
-    ) -> RenderedPrompt:
+    def _render(self, item: EmbedInput, images: Sequence[PIL.Image.Image], call: _Call) -> RenderedPrompt:
         """Render an input, cut to the model's limit if asked; pieces may merge, so it may take several cuts."""
-        prompt = self._renderer.render(item, instruction, images)
-        while truncate != "none" and (excess := self._length(prompt) - self._max_tokens) > 0:
-            shorter = self._renderer.shorten(item, excess, truncate)
+        prompt = self._renderer.render(item, call.instruction, images)
+        while call.truncate != "none" and (excess := self._length(prompt) - self._max_tokens) > 0:
+            shorter = self._renderer.shorten(item, excess, call.truncate)
             if not any(not isinstance(content, Text) or content.text.strip() for content in shorter.content):
                 break  # pictures or the instruction alone are too long
             if shorter == item:
                 break
-            item, prompt = shorter, self._renderer.render(shorter, instruction, images)
+            item, prompt = shorter, self._renderer.render(shorter, call.instruction, images)
         self._check_length(prompt)
-        return prompt
+        if call.outputs == DENSE:
+            return prompt
+        wanted = call.outputs.multivector
+        mask = self._renderer.content_mask(item, call.instruction, images, self._pixels) if wanted else None
+        return replace(prompt, content=mask, words=call.outputs.lexical)
 
     def _length(self, prompt: RenderedPrompt) -> int:
         return len(self._renderer.expand(prompt, self._pixels))
@@ -145,6 +146,17 @@ class Preparer:
                 f"the model takes at most {self._max_tokens} tokens, but the input has {length} "
                 f"({length - visual} of text and instruction, {visual} of {len(prompt.images)} images)"
             )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the inputs of one call share."""
+
+    instruction: str
+    truncate: Truncate
+    outputs: Outputs
+    gate: asyncio.Semaphore
+    budget: _PixelBudget
 
 
 class _PixelBudget:

@@ -34,6 +34,12 @@ Piece = str | tuple[int, ...]
 """A part of a prompt: plain text, or ids of control tokens."""
 
 
+class _Own(str):
+    """Text of the input itself, not of its instruction or the template."""
+
+    __slots__ = ()
+
+
 class PromptRenderer:
     """Renders inputs for one model: its tokenizer, its family's picture slot, its recorded template.
 
@@ -49,7 +55,7 @@ class PromptRenderer:
     def __init__(self, tokenizer_file: Path, family: Family, template: Template) -> None:
         self.family = family
         self.template = template
-        self._tokenizer = _load_tokenizer(tokenizer_file)
+        self._tokenizer = load_tokenizer(tokenizer_file)
         self._control = {
             token.content: token_id
             for token_id, token in self._tokenizer.get_added_tokens_decoder().items()
@@ -80,6 +86,11 @@ class PromptRenderer:
             InvalidInput: an empty text without any picture beside it, or text that is not valid Unicode.
         """
         _check_content(item)
+        ids = self._opening + self._ids(self._assemble(item, instruction)) + self._closing
+        return RenderedPrompt(ids, tuple(images))
+
+    def _assemble(self, item: EmbedInput, instruction: str) -> list[Piece]:
+        """Fill the template's markers; `instruction` is for an item without one of its own."""
         fillings = self._fillings(item, item.instruction if item.instruction is not None else instruction)
         segments = self._with_images if any(fillings["{images}"]) else self._text_alone
         pieces: list[Piece] = []
@@ -93,7 +104,7 @@ class PromptRenderer:
             else:
                 pieces += self._control_pieces(segment)
                 filled = False
-        return RenderedPrompt(self._opening + self._ids(pieces) + self._closing, tuple(images))
+        return pieces
 
     def _fillings(self, item: EmbedInput, instruction: str) -> dict[str, list[Piece]]:
         """Return what each marker of the template becomes."""
@@ -103,7 +114,7 @@ class PromptRenderer:
             "{instruction}": [_with_full_stop(instruction) if self.template.full_stop else instruction],
             "{content}": [piece for content in item.content for piece in self._pieces(content)],
             "{images}": [piece for image in images for piece in self._pieces(image)],
-            "{texts}": [" ".join(texts)],
+            "{texts}": [_Own(" ".join(texts))],
             "{kind}": [self.template.kinds[bool(images) + bool(images and texts)]],
         }
 
@@ -123,6 +134,44 @@ class PromptRenderer:
             else:
                 ids.append(token_id)
         return ids
+
+    def content_mask(
+        self, item: EmbedInput, instruction: str, images: Sequence[PIL.Image.Image], pictures: PictureRule
+    ) -> tuple[bool, ...]:
+        """Return, for each token that the model reads, whether it is the input's own.
+
+        Its own are the tokens that hold a character of its texts, and the visual tokens of its pictures. Not its own
+        are the instruction, the template, and what marks a picture's borders, rows or tiles.
+
+        Args:
+            item: the content, in order.
+            instruction: as for `render`.
+            images: the decoded pictures of `item`, in order.
+            pictures: how the model reads pictures.
+        """
+        slots = iter(pictures.expand([image.size for image in images]))
+        mask = [False] * len(self._opening)
+        run: list[str] = []
+        for piece in [*self._assemble(item, instruction), ()]:
+            if isinstance(piece, str):
+                run.append(piece)
+                continue
+            mask += self._own_tokens(run)
+            run = []
+            for token_id in piece:
+                if token_id == self.image_token_id:
+                    for part, count in next(slots):
+                        mask += [part is None] * len(self._stand_in(part)) * count
+                else:
+                    mask.append(False)
+        return (*mask, *[False] * len(self._closing))
+
+    def _own_tokens(self, run: Sequence[str]) -> list[bool]:
+        """Return for each token of neighbouring texts whether it holds a character that is the input's own."""
+        text = "".join(run)
+        own = [isinstance(piece, _Own) for piece in run for _ in piece]
+        spans = self._tokenizer.encode(text, add_special_tokens=False).offsets if text else []
+        return [any(own[start:end]) for start, end in spans]
 
     @property
     def surroundings(self) -> tuple[str, str]:
@@ -144,7 +193,7 @@ class PromptRenderer:
 
     def _pieces(self, content: Content) -> tuple[Piece, ...]:
         if isinstance(content, Text):
-            return (content.text,)
+            return (_Own(content.text),)
         if not isinstance(content, Image) or content.region is not None:
             what = "region" if isinstance(content, Image) else type(content).__name__
             raise InvalidInput(f"a {what} must become pictures before it is rendered")
@@ -268,7 +317,12 @@ def _check_content(item: EmbedInput) -> None:
         raise InvalidInput("text must not be empty")
 
 
-def _load_tokenizer(path: Path) -> Tokenizer:
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a `tokenizer.json`; what looks like a control token in a text is text for it.
+
+    Raises:
+        IncompatibleCheckpoint: the file cannot be read.
+    """
     from tokenizers import Tokenizer
 
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -219,32 +219,66 @@ def as_inputs(items: Iterable[Any]) -> list[EmbedInput]:
 
 
 @dataclass(frozen=True, slots=True)
+class Outputs:
+    """What is wanted of a forward pass besides its dense vector.
+
+    Attributes:
+        multivector: a vector for each token of the input, for late interaction (`scoring.maxsim`).
+        lexical: how many words, the heaviest ones, that the model's own language-model head gives; 0 wants none.
+    """
+
+    multivector: bool = False
+    lexical: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.lexical <= MAX_WORDS:
+            raise InvalidInput(f"lexical must be between 0 and {MAX_WORDS} words, but is {self.lexical}")
+
+
+MAX_WORDS = 1024
+"""Most words of a lexical output."""
+DENSE = Outputs()
+"""The dense vector alone."""
+
+
+@dataclass(frozen=True, slots=True)
 class RenderedPrompt:
     """What a model reads: token ids with one placeholder id per picture, and the pictures in the same order.
+
+    And what is wanted of it besides the dense vector.
 
     Attributes:
         token_ids: prompt token ids; each picture is one `image_pad` id, expanded by the backend.
         images: decoded RGB pictures, as many as there are placeholders.
         frame_times: of each video, the seconds of the frames that are among the pictures.
+        content: for each token that the model reads, visual tokens included, whether it is the input's own; given where
+            a multivector is wanted.
+        words: how many words are wanted of the lexical output.
     """
 
     token_ids: tuple[int, ...]
     images: tuple[PIL.Image.Image, ...] = ()
     frame_times: tuple[tuple[float, ...], ...] = ()
+    content: tuple[bool, ...] | None = None
+    words: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """One vector.
+    """One vector, and what else was wanted of its forward pass.
 
     Attributes:
         vector: float32, shape [D].
         tokens: prompt tokens that the model read for it, visual tokens included.
         pixels: of its pictures, as they came.
         frame_times: of each video, the seconds of the frames that were used.
+        multivector: of the input's own tokens, in order, float32, shape [T, D]; None if it was not wanted.
+        lexical: words and their weights, the heaviest first; None if they were not wanted.
     """
 
     vector: NDArray[np.float32]
     tokens: int
     pixels: int = 0
     frame_times: tuple[tuple[float, ...], ...] = ()
+    multivector: NDArray[np.float32] | None = None
+    lexical: Mapping[str, float] | None = None

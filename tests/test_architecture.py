@@ -29,7 +29,7 @@ LAYERS = (
     {"types", "errors"},
     {"tasks", "families", "fetch", "sources", "media", "regions", "video", "documents", "vectors", "toy_shapes"},
     {"weight_files", "recipe", "published", "model_dir", "adapters"},
-    {"prompts"},
+    {"prompts", "lexical", "scoring"},
     {"modeling"},
     {"backends"},
     {"preparation"},

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mllm_embed.errors import BackendUnavailable
+from mllm_embed.lexical import WordTable
 from mllm_embed.model_dir import RECIPE_FILE, ModelDir, Recipe
 from mllm_embed.types import Embedding, RenderedPrompt
 
@@ -31,24 +32,33 @@ _RUN = 4
 class FakeBackend:
     """Deterministic vectors: the sum of one random direction per run of tokens and per picture.
 
-    Prompts that share words are similar, so that a search over fake vectors finds what shares words.
+    Prompts that share words are similar, so that a search over fake vectors finds what shares words. The vectors of a
+    multivector are the prompt's, each moved by its place; lexical weights count the prompt's tokens.
 
     Args:
         dimensions: width of the vectors.
         adapter: hash of an adapter, which moves every vector in a direction of its own.
+        tokenizer_file: the tokenizer of the prompts.
     """
 
     name = "fake"
 
-    def __init__(self, dimensions: int = 64, adapter: str | None = None) -> None:
+    def __init__(
+        self,
+        dimensions: int = 64,
+        adapter: str | None = None,
+        tokenizer_file: Path = FAKE_MODEL / "tokenizer.json",
+    ) -> None:
         self._dimensions = dimensions
         self._adapter = adapter
+        self._tokenizer_file = tokenizer_file
+        self._words = WordTable(tokenizer_file)
         self._closed = False
 
     async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
         """Return one vector per prompt; see `Backend.embed`."""
         self.check_health()
-        return [Embedding(self._vector(prompt), len(prompt.token_ids)) for prompt in prompts]
+        return [self._embedding(prompt) for prompt in prompts]
 
     def check_health(self) -> None:
         """Raise `BackendUnavailable` after `aclose`."""
@@ -62,7 +72,18 @@ class FakeBackend:
     async def with_adapter(self, model_dir: ModelDir) -> FakeBackend:
         """Return the same vectors, moved; see `RunsAdapters.with_adapter`."""
         self.check_health()
-        return FakeBackend(self._dimensions, model_dir.recipe.adapter_sha256)
+        return FakeBackend(self._dimensions, model_dir.recipe.adapter_sha256, self._tokenizer_file)
+
+    def _embedding(self, prompt: RenderedPrompt) -> Embedding:
+        vector = self._vector(prompt)
+        multivector, lexical = None, None
+        if prompt.content is not None:
+            places = [5 * _direction(f"place {place}", self._dimensions) for place in range(sum(prompt.content))]
+            multivector = vector + np.stack(places)
+        if prompt.words:
+            logits = np.bincount(prompt.token_ids).astype(np.float32)
+            lexical = self._words.weigh(logits, prompt.words)
+        return Embedding(vector, len(prompt.token_ids), multivector=multivector, lexical=lexical)
 
     def _vector(self, prompt: RenderedPrompt) -> NDArray[np.float32]:
         vector = np.zeros(self._dimensions, dtype=np.float32)
@@ -80,7 +101,7 @@ class FakeBackend:
 
 def start(model_dir: ModelDir, **_options: Any) -> FakeBackend:
     """Make the fake engine for a model directory: its width, none of its weights."""
-    return FakeBackend(model_dir.recipe.dimensions)
+    return FakeBackend(model_dir.recipe.dimensions, tokenizer_file=model_dir.tokenizer_file)
 
 
 def fake_embedder(

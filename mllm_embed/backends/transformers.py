@@ -18,12 +18,18 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mllm_embed.errors import BackendError, BackendUnavailable, IncompatibleCheckpoint, Overloaded
 from mllm_embed.types import Embedding, RenderedPrompt
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from mllm_embed.adapters import AdapterRoom
     from mllm_embed.backends.base import Backend
+    from mllm_embed.lexical import WordTable
     from mllm_embed.model_dir import ModelDir
     from mllm_embed.modeling.adapters import LoadedAdapters
     from mllm_embed.modeling.inputs import InputBuilder
@@ -52,6 +58,7 @@ class TransformersBackend:
     Args:
         adapters: the model, and the LoRA adapters that are run on it.
         builder: makes the model's inputs.
+        words: what its language-model head speaks of.
         device: torch device of the model.
         batch_tokens: padded tokens per forward pass; a single longer prompt runs alone.
         max_waiting: prompts that may wait; more are refused.
@@ -63,12 +70,14 @@ class TransformersBackend:
         self,
         adapters: LoadedAdapters,
         builder: InputBuilder,
+        words: WordTable,
         *,
         device: str,
         batch_tokens: int,
         max_waiting: int,
     ) -> None:
         self._builder = builder
+        self._words = words
         self._device = device
         self._batch_tokens = batch_tokens
         self._max_waiting = max_waiting
@@ -205,13 +214,38 @@ class TransformersBackend:
     def _run(self, batch: Sequence[_Job]) -> list[Embedding]:
         import torch
 
-        from mllm_embed.modeling.encode import encode
+        from mllm_embed.modeling.encode import pool, token_states
+        from mllm_embed.modeling.pooling import last_token
 
         inputs = self._builder.build([job.prompt for job in batch])
+        inputs = {name: tensor.to(self._device) for name, tensor in inputs.items()}
         with torch.inference_mode(), self._adapters.using(batch[0].adapter) as model:
-            pooled = encode(model, {name: tensor.to(self._device) for name, tensor in inputs.items()})
-        vectors = pooled.float().cpu().numpy()  # [B, D]
-        return [Embedding(vector, job.length) for vector, job in zip(vectors, batch, strict=True)]
+            hidden = token_states(model, inputs)
+            vectors = pool(hidden, inputs).float().cpu().numpy()  # [B, D]
+            lexical = self._lexical(batch, model, last_token(hidden, inputs["attention_mask"]))
+        return [
+            Embedding(vectors[row], job.length, multivector=_own_states(hidden[row], job), lexical=lexical.get(row))
+            for row, job in enumerate(batch)
+        ]
+
+    def _lexical(self, batch: Sequence[_Job], model: nn.Module, last: Tensor) -> dict[int, dict[str, float]]:
+        """Return the words of those rows that want them, from the states of their last tokens, shape [B, D]."""
+        from mllm_embed.modeling.loading import language_head
+
+        rows = [row for row, job in enumerate(batch) if job.prompt.words]
+        if not rows:
+            return {}
+        logits = language_head(model)(last[rows]).float().cpu().numpy()  # [rows, V]
+        wanted = (batch[row].prompt.words for row in rows)
+        return {row: self._words.weigh(*each) for row, *each in zip(rows, logits, wanted, strict=True)}
+
+
+def _own_states(hidden: Tensor, job: _Job) -> NDArray[np.float32] | None:
+    """Return the states of the input's own tokens, shape [T, D], from those of its padded row; None if not wanted."""
+    if job.prompt.content is None:
+        return None
+    states = hidden[: job.length].float().cpu().numpy()
+    return np.asarray(states[np.asarray(job.prompt.content)])
 
 
 class _Adapter:
@@ -260,6 +294,7 @@ def start(
     """
     import torch
 
+    from mllm_embed.lexical import WordTable
     from mllm_embed.modeling.adapters import LoadedAdapters
     from mllm_embed.modeling.inputs import InputBuilder
     from mllm_embed.modeling.loading import load_model
@@ -270,4 +305,5 @@ def start(
     model = load_model(model_dir, precision=precision, attention=attention, device=device)
     renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
     options: dict[str, Any] = {"device": device, "batch_tokens": batch_tokens, "max_waiting": max_waiting}
-    return TransformersBackend(LoadedAdapters(model), InputBuilder(model_dir, renderer.image_token_id), **options)
+    builder = InputBuilder(model_dir, renderer.image_token_id)
+    return TransformersBackend(LoadedAdapters(model), builder, WordTable(model_dir.tokenizer_file), **options)

@@ -12,13 +12,15 @@ import gc
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.backends.loop_thread import LoopThread
 from mllm_embed.backends.support import vllm_refusal
+from mllm_embed.backends.vllm_outputs import OutputMaker
 from mllm_embed.backends.vllm_settings import adapter_options, check_room, engine_environment, kv_bytes
 from mllm_embed.errors import BackendError, BackendUnavailable, IncompatibleCheckpoint, InvalidInput, Overloaded
 from mllm_embed.modeling import torch_compat
@@ -26,8 +28,6 @@ from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import Embedding, EmbedInput, RenderedPrompt
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from vllm.lora.request import LoRARequest
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -52,6 +52,7 @@ class VllmBackend:
         engine: the engine.
         loop: the event loop it lives on; closed with it.
         adapter: the model's own LoRA adapter, if any.
+        outputs: makes what is wanted of the engine's states.
         room: what the engine was started with for adapters beside it.
         max_waiting: prompts that may be under way; more are refused.
         max_images: most pictures in one prompt.
@@ -64,6 +65,7 @@ class VllmBackend:
         engine: AsyncLLM,
         loop: LoopThread,
         adapter: LoRARequest | None,
+        outputs: OutputMaker,
         *,
         room: AdapterRoom | None = None,
         max_waiting: int,
@@ -73,6 +75,7 @@ class VllmBackend:
         self._max_images = max_images
         self._loop = loop
         self._adapter = adapter
+        self._outputs = outputs
         self._room = room
         self._max_waiting = max_waiting
         self._under_way = 0
@@ -83,7 +86,7 @@ class VllmBackend:
         atexit.register(self.stop)  # before multiprocessing's own exit handler, which ends processes noisily
 
     async def embed(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
-        """Return one full-width unit vector per prompt; see `Backend.embed`."""
+        """Return one full-width vector per prompt; see `Backend.embed`."""
         return await self._submit(prompts, self._adapter)
 
     async def embed_base(self, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
@@ -190,7 +193,9 @@ class VllmBackend:
                 f"{len(prompt.images)}; the transformers backend takes them",
                 index=index,
             )
-        params = PoolingParams(task="embed")
+        # Never normalised in the engine: so the dense vector has the same bits whatever else is wanted with it.
+        task: Literal["embed", "token_embed"] = "embed" if prompt.content is None else "token_embed"
+        params = PoolingParams(task=task, use_activation=False)
         output: Any = None
         try:
             rendered = await self._rendered(prompt)
@@ -205,8 +210,9 @@ class VllmBackend:
             if self._engine.errored:
                 raise BackendUnavailable("the vLLM engine died while it worked; its log says why") from error
             raise BackendError(f"the vLLM engine failed on a prompt: {error}") from error
-        vector = output.outputs.data.float().numpy()
-        return Embedding(np.asarray(vector, dtype=np.float32), len(output.prompt_token_ids))
+        states = np.asarray(output.outputs.data.float().numpy(), dtype=np.float32)  # [D], or [S, D] for a multivector
+        folder = None if adapter is None else Path(adapter.lora_path)
+        return await self._outputs.make(prompt, states, len(output.prompt_token_ids), folder)
 
     async def _rendered(self, prompt: RenderedPrompt) -> Any:
         """Return a prompt as the engine takes it; only pictures are work for vLLM's own threads."""
@@ -257,6 +263,7 @@ def start(
                 loop.run(_construct(options)),
                 loop,
                 None if model_dir.adapter is None else _lora_request(model_dir.adapter, _OWN_ADAPTER),
+                OutputMaker(model_dir, precision),
                 room=adapters,
                 max_waiting=max_waiting,
                 max_images=model_dir.family.vllm.max_images or MAX_IMAGES,

