@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -63,11 +64,11 @@ class ServerProcess:
             time.sleep(0.1)
         return self.output
 
-    def wait_ready(self) -> str:
-        """Wait until the API answers, and return its URL."""
+    def wait_ready(self, verify: ssl.SSLContext | bool = True) -> str:
+        """Wait until the API answers, and return its URL; `verify` is what a https certificate is checked against."""
         line = next(line for line in self.wait_for("Ctrl-C stops").splitlines() if line.startswith("  API"))
         url = line.split()[1].removesuffix("/v1")
-        assert httpx.get(f"{url}/health", trust_env=False).status_code == 200
+        assert httpx.get(f"{url}/health", trust_env=False, verify=verify).status_code == 200
         return url
 
     def stop(self, number: signal.Signals, *, group: bool = False) -> int:

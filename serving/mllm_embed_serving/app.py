@@ -1,4 +1,4 @@
-"""The HTTP application: routes inside, and around them id, counters, error answers, API key and body limit."""
+"""The HTTP application: routes, around them body limit, API key, error answers, counters and id, and CORS if wanted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 
 from mllm_embed.embedder import Embedder
@@ -20,6 +21,12 @@ from mllm_embed_serving.routes import adapters, batches, cohere, files, openai, 
 from mllm_embed_serving.service import Service
 from mllm_embed_serving.settings import ServerSettings
 from mllm_embed_serving.tracing import Tracer
+
+_SHOWN_TO_PAGES = [
+    *("x-request-id", "retry-after", "openai-processing-ms"),
+    *(f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")),
+]
+"""Headers of answers that a page of an allowed origin may read."""
 
 
 class _Application(FastAPI):
@@ -73,6 +80,14 @@ def create_app(embedder: Embedder, settings: ServerSettings | None = None, trace
     )
     app.add_middleware(AccessMiddleware, callers=service.callers, admission=service.admission)
     app.add_middleware(RequestMiddleware, metrics=service.metrics)
+    if limits.allowed_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=limits.allowed_origins,
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=_SHOWN_TO_PAGES,
+        )
     app.state.service = service
     return app
 

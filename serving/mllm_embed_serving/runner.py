@@ -98,6 +98,10 @@ def run(options: RunOptions, console: Console) -> None:
     """
     if options.demo is not None and options.settings.api_keys and options.demo.api_key is None:
         raise InvalidSettings("the playground needs a key of its own to ask the API with: give one with --api-key")
+    if options.demo is not None and options.settings.tls is not None:
+        raise InvalidSettings(
+            "--demo does not go with --tls-cert: run `mllm-embed demo` with the server's https address"
+        )
     listener = bind(options.host, options.port, "--port")
     with contextlib.closing(listener):
         if options.demo is not None:
@@ -165,6 +169,8 @@ async def _serve(
         server_header=False,
         lifespan="off",
         timeout_graceful_shutdown=settings.shutdown_grace_s,
+        ssl_certfile=settings.tls.certificate if settings.tls else None,
+        ssl_keyfile=settings.tls.key if settings.tls else None,
     )
     server = _Server(config)
     with port_errors(options.host, options.port, "--port"):
@@ -174,7 +180,7 @@ async def _serve(
     ready = asyncio.ensure_future(server.ready.wait())
     await asyncio.wait({serving, ready}, return_when=asyncio.FIRST_COMPLETED)
     app.state.batches.wake()
-    api_url = url(options.host, listener.getsockname()[1])
+    api_url = url(options.host, listener.getsockname()[1], "http" if settings.tls is None else "https")
     playground = _start_playground(options.demo, api_url)
     announcing = asyncio.ensure_future(_announce(embedder.name, api_url, playground, settings, console))
     try:

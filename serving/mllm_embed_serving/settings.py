@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,7 +10,10 @@ from pathlib import Path
 from mllm_embed.media import MediaPolicy
 from mllm_embed_serving.access.keys import ApiKey, KeyLimits
 from mllm_embed_serving.invalid_settings import InvalidSettings
+from mllm_embed_serving.tls import Tls
 from mllm_embed_serving.token_ids import TokenIds
+
+_ORIGIN = re.compile(r"\*|https?://[^/\s]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,10 @@ class ServerSettings:
     """Highest rank of one that is loaded while the server runs: the engine makes room for it when it starts."""
     api_keys: tuple[ApiKey, ...] = ()
     """Keys of which every route but /health asks for one (`Authorization: Bearer KEY`); none if there are none."""
+    tls: Tls | None = None
+    """Certificate and key of a server that speaks https; None speaks http."""
+    allowed_origins: tuple[str, ...] = ()
+    """Origins (`https://host`) whose pages may call the API from a browser; none by default, `*` for all."""
     limits: KeyLimits = field(default_factory=KeyLimits)
     """What all callers together may ask for where there are no keys; keys carry limits of their own."""
     allow_url_media: bool = False
@@ -90,6 +98,9 @@ class ServerSettings:
             value = getattr(self, known.name)
             if known.type in ("int", "float") and not value > 0:
                 raise InvalidSettings(f"{known.name} must be greater than 0, but is {value}")
+        for origin in self.allowed_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise InvalidSettings(f"--allow-origin must be https://HOST[:PORT], http://... or *, but is {origin!r}")
         if self.adapters_folder is not None and not any(key.admin for key in self.api_keys):
             raise InvalidSettings("--adapters-dir needs an admin's key (--admin-key): no other may load adapters")
 
