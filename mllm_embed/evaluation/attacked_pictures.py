@@ -6,6 +6,7 @@ a seed, so the same seed gives the same picture on every machine.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 from collections.abc import Callable, Mapping
@@ -97,17 +98,21 @@ def printed_word(picture: Image.Image, words: str) -> Image.Image:
 
 def _fitting(words: str, width: int, height: int) -> tuple[ImageFont.FreeTypeFont, str]:
     """Return the largest font in which all words fit a box of pixels, else the smallest and the words that fit."""
-    for size in range(height, _SMALLEST_FONT - 1, -1):
-        font = _font(size)
-        if font.getlength(words) <= width:
-            return font, words
-    font = _font(_SMALLEST_FONT)
-    kept = words.split()
-    while len(kept) > 1 and font.getlength(" ".join(kept)) > width:
-        kept.pop()
-    return font, " ".join(kept).rstrip(":,.")
+    first, *others = words.split()
+    line, font = first, _font(_SMALLEST_FONT)
+    for word in others:
+        if font.getlength(f"{line} {word}") > width:
+            return font, line.rstrip(":,.")
+        line = f"{line} {word}"
+    for size in range(_SMALLEST_FONT + 1, height + 1):
+        larger = _font(size)
+        if larger.getlength(line) > width:
+            break
+        font = larger
+    return font, line
 
 
+@functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """Return the font that Pillow carries; its builds without FreeType have none of any size."""
     font = ImageFont.load_default(size)

@@ -211,12 +211,13 @@ def _strip(one: _Asked) -> Strip:
 def _histogram(asked: Sequence[_Asked]) -> Histogram:
     right, wrong = [], []
     for one in asked:
-        truths = list(one.query.truths)
+        truths, extras = list(one.query.truths), list(one.query.extras)
         cosines = one.candidates @ one.vector
         right.append(float(cosines[truths].max()))
-        others = np.setdiff1d(_seen(one), truths)
-        if len(others):
-            wrong.append(float(cosines[others].max()))
+        cosines[[*truths, *one.query.hidden]] = -np.inf
+        best = max(cosines[: one.part.pool].max(initial=-np.inf), cosines[extras].max(initial=-np.inf))
+        if best > -np.inf:
+            wrong.append(float(best))
     low, high = min(right + wrong), max(right + wrong)
     edges = np.linspace(low, high if high > low else low + 1e-6, _BINS + 1)
     counts = [tuple(int(count) for count in np.histogram(values, edges)[0]) for values in (right, wrong)]
