@@ -18,8 +18,9 @@ from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.preparation import Preparer
 from mllm_embed.regions import DEFAULT_REGIONS, RegionEncoder
 from mllm_embed.tasks import DEFAULT, Role, get_task
-from mllm_embed.types import DENSE, Embedding, EmbedInput, Outputs, Truncate, as_inputs
+from mllm_embed.types import DENSE, Embedding, EmbedInput, Outputs, Text, Truncate, as_inputs
 from mllm_embed.vectors import check_dimensions, finish
+from mllm_embed.windows import Windows
 
 
 class Embedder:
@@ -162,6 +163,30 @@ class Embedder:
             options: the other arguments of `aembed`.
         """
         return self._own_loop().run(self.aembed(as_inputs(items), outputs=outputs, **options))
+
+    def windows(
+        self,
+        text: str,
+        how: Windows = Windows(),  # noqa: B008  # frozen
+        *,
+        task: str = DEFAULT,
+        role: Role = "query",
+        instruction: str | None = None,
+    ) -> list[Text]:
+        """Cut a text into windows that the model can read; `long_inputs.embed_text` embeds them.
+
+        Args:
+            text: of any length; one that fits into a window stays whole.
+            how: size and overlap in the model's own tokens, and a title for every window.
+            task: under which the windows will be embedded.
+            role: side of the task.
+            instruction: instead of the task's.
+
+        Raises:
+            InvalidInput: the text is empty, or windows have no room for more than title and overlap.
+        """
+        default = instruction if instruction is not None else get_task(task).instruction(role)
+        return self._preparer.windows(text, how, default)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of the model's own token ids, for callers that have ids instead of text.

@@ -17,6 +17,7 @@ from mllm_embed.model_dir import ModelDir
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.regions import RegionEncoder
 from mllm_embed.types import DENSE, Content, EmbedInput, Image, Outputs, Page, RenderedPrompt, Text, Truncate, Video
+from mllm_embed.windows import Windows, split
 
 _Decoded = tuple[EmbedInput, list[PIL.Image.Image], tuple[tuple[float, ...], ...]]
 """An input of texts and decoded pictures, the pictures, and the times of each video's frames."""
@@ -66,6 +67,10 @@ class Preparer:
                 raise result
             prompts.append(result)
         return prompts
+
+    def windows(self, text: str, how: Windows, instruction: str) -> list[Text]:
+        """Cut a text into windows that the model can read under an instruction; see `windows.split`."""
+        return split(text, how, instruction, self._renderer, self._max_tokens)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Return the text of native token ids; see `PromptRenderer.decode`."""

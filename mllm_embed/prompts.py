@@ -22,7 +22,7 @@ from mllm_embed.types import Content, EmbedInput, Image, RenderedPrompt, Text
 
 if TYPE_CHECKING:
     import PIL.Image
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 MARKER = re.compile(r"(\{(?:instruction|content|images|texts|kind)\})")
 """What a template marks for filling."""
@@ -229,11 +229,23 @@ class PromptRenderer:
         Raises:
             InvalidInput: the text is not valid Unicode.
         """
+        ids: list[int] = self._encoded(text).ids
+        return ids
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return where in a text its tokens stand: first character, and the one behind the last.
+
+        Raises:
+            InvalidInput: the text is not valid Unicode.
+        """
+        found: list[tuple[int, int]] = self._encoded(text).offsets
+        return found
+
+    def _encoded(self, text: str) -> Encoding:
         try:
-            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+            return self._tokenizer.encode(text, add_special_tokens=False)
         except (UnicodeEncodeError, TypeError):
             raise InvalidInput("text is not valid Unicode (it holds a lone surrogate)") from None
-        return ids
 
     def shorten(self, item: EmbedInput, tokens: int, end: Literal["start", "end"]) -> EmbedInput:
         """Cut tokens off the texts of an input; its pictures, its instruction and the template stay whole.
@@ -248,7 +260,7 @@ class PromptRenderer:
             piece = content[index]
             if not isinstance(piece, Text) or tokens <= 0:
                 continue
-            spans = self._tokenizer.encode(piece.text, add_special_tokens=False).offsets
+            spans = self.spans(piece.text)
             if len(spans) <= tokens:
                 kept = ""
             elif end == "start":

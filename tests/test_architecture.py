@@ -32,8 +32,8 @@ LAYERS = (
     {"prompts", "lexical", "scoring"},
     {"modeling"},
     {"backends"},
-    {"preparation"},
-    {"embedder"},
+    {"preparation", "windows"},
+    {"embedder", "long_inputs"},
     {"retrieval", "evaluation"},
     {"commands", "cli", "__main__"},
 )

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from mllm_embed.documents import pages
 from mllm_embed.errors import InputError, InvalidInput
+from mllm_embed.regions import from_json
 from mllm_embed.types import Content, EmbedInput, Image, Page, Text, Video
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif", ".tif", ".tiff", ".heic"})
@@ -18,7 +19,7 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".avif",
 VIDEOS = frozenset({".mp4", ".webm", ".mkv", ".mov", ".avi", ".m4v"})
 """What is taken for a video in a folder; it is embedded as eight of its frames."""
 STDIN = "-"
-_RECORD_KEYS = frozenset({"id", "text", "image", "instruction"})
+_RECORD_KEYS = frozenset({"id", "text", "image", "region", "instruction"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Row:
         id: what the row is called in the output: a path, `file:line`, or the id that a .jsonl record gives itself.
         key: hash of id and content, so that a finished row is recognised, and a changed one is not.
         text: its text, if any.
-        image: path or URL of its picture, video or document, if any.
+        image: path or URL of its picture, video or document, if any; `item` says which region of it is meant.
         item: what is embedded; a picture comes before the text that it goes with.
     """
 
@@ -45,8 +46,8 @@ def collect(names: Sequence[str], stdin: TextIO) -> list[Row]:
 
     Args:
         names: pictures; videos; .pdf files (one row per page); .txt files (one text per line); .jsonl files (one record
-            per line with `text`, `image`, or both, and optionally `id` and `instruction`); folders, searched for these;
-            `-` for lines on `stdin`.
+            per line with `text`, `image`, or both, and optionally `id`, `instruction` and the `region` of the image);
+            folders, searched for these; `-` for lines on `stdin`.
         stdin: read where a name is `-`.
 
     Raises:
@@ -112,8 +113,8 @@ def _records(path: Path, stream: TextIO) -> Iterator[Row]:
             record = json.loads(line)
         except ValueError as error:
             raise InvalidInput(f"{where} is not JSON: {error}") from None
-        if not isinstance(record, dict) or not all(isinstance(value, str) for value in record.values()):
-            raise InvalidInput(f"{where} must be an object whose values are strings")
+        if not isinstance(record, dict) or not all(isinstance(record[key], str) for key in record if key != "region"):
+            raise InvalidInput(f"{where} must be an object whose values are strings, except a region")
         if unknown := sorted(set(record) - _RECORD_KEYS):
             raise InvalidInput(f"{where} may hold {', '.join(sorted(_RECORD_KEYS))}, but holds {', '.join(unknown)}")
         if not {"text", "image"} & set(record):
@@ -121,7 +122,26 @@ def _records(path: Path, stream: TextIO) -> Iterator[Row]:
         image = record.get("image")
         if image is not None and not image.lower().startswith(("http://", "https://", "data:")):
             image = str(path.parent / image)  # a record names pictures as seen from its own file
-        yield _row(record.get("id", where), record.get("text"), image, record.get("instruction"))
+        row = _row(record.get("id", where), record.get("text"), image, record.get("instruction"))
+        yield row if record.get("region") is None else _with_region(row, record["region"], path, where)
+
+
+def _with_region(row: Row, value: Any, path: Path, where: str) -> Row:
+    """Let a row's picture mean a region; a mask in a file stands beside the file of the record."""
+
+    def mask(name: str) -> str:
+        return name if name.startswith("data:") else str(path.parent / name)
+
+    if row.image is None:
+        raise InvalidInput(f"{where} has a region, but no image")
+    try:
+        region = from_json(value, mask)
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error.message}") from None
+    content = tuple(replace(part, region=region) if isinstance(part, Image) else part for part in row.item.content)
+    state = _state(region.mask) if isinstance(region.mask, str) else None
+    key = hashlib.sha256(json.dumps([row.key, value, state]).encode()).hexdigest()
+    return replace(row, key=key, item=replace(row.item, content=content))
 
 
 def _row(row_id: str, text: str | None, image: str | None, instruction: str | None = None) -> Row:

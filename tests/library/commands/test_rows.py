@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import pytest
 
 from mllm_embed.commands.rows import Row, collect
 from mllm_embed.errors import InvalidInput
-from mllm_embed.types import Image, Page, Text, Video
+from mllm_embed.types import Image, Page, Region, Text, Video
 
 pytestmark = pytest.mark.fast
 
@@ -61,6 +63,9 @@ def test_the_key_follows_the_content(tmp_path: Path, draw: Callable[..., PIL.Ima
         ('{"text": 1}', "values are strings"),
         ('{"txt": "a"}', "but holds txt"),
         ('{"id": "a"}', "must hold text, image, or both"),
+        ('{"text": "a", "region": {"point": [1, 2]}}', "has a region, but no image"),
+        ('{"image": "a", "region": {"point": [1]}}', "the point of a region must be 2 finite numbers"),
+        ('{"image": "a", "region": "left"}', "must be an object with one of point, box and mask"),
     ],
 )
 def test_a_malformed_record_is_named_by_its_line(tmp_path: Path, line: str, complaint: str) -> None:
@@ -107,3 +112,26 @@ def test_a_document_that_cannot_be_opened_is_a_row_that_will_say_why(tmp_path: P
     (tmp_path / "broken.pdf").write_bytes(b"no document")
     (row,) = rows(tmp_path / "broken.pdf")
     assert row.item.content == (Page(tmp_path / "broken.pdf", 1),)
+
+
+def test_a_record_may_mean_a_region_of_its_picture(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    masks = [{"mask": "m.png"}, {"mask": "data:image/png;base64,AAAA"}]
+    regions: list[Any] = [{"box": [0, 1, 2, 3]}, {"box": [0, 1, 2, 4]}, *masks, None]
+    file.write_text("\n".join(json.dumps({"image": "a.png", "text": "b", "region": one}) for one in regions))
+    found = rows(file)
+    source = str(tmp_path / "a.png")
+    assert [row.item.content[0] for row in found] == [
+        Image(source, Region(box=(0, 1, 2, 3))),
+        Image(source, Region(box=(0, 1, 2, 4))),
+        Image(source, Region(mask=str(tmp_path / "m.png"))),
+        Image(source, Region(mask="data:image/png;base64,AAAA")),
+        Image(source),
+    ]
+    assert {row.item.content[1] for row in found} == {Text("b")}
+    assert len({row.key for row in found}) == 5
+    file.write_text(file.read_text().replace("[0, 1, 2, 3]", "[0, 1, 2, 5]"))
+    assert rows(file)[0].key not in {row.key for row in found}
+    before = rows(file)[2].key
+    (tmp_path / "m.png").write_bytes(b"now it is there")
+    assert rows(file)[2].key != before
