@@ -35,6 +35,7 @@ class VideoSet:
         fields: that every record must have.
         build: records -> queries over candidates.
         instruction: of queries.
+        most: only so many records, the first of the file, are used; None uses all.
     """
 
     meta_task: str
@@ -43,6 +44,7 @@ class VideoSet:
     fields: tuple[str, ...]
     build: clips.Build
     instruction: str = ""
+    most: int | None = None
 
 
 def _field(name: str) -> clips.Name:
@@ -84,6 +86,7 @@ VIDEO_SETS = {
         ("video_id", "pos_text", "neg_text"),
         clips.among_listed_classes(_field("video_id")),
         "What actions or object interactions are being performed by the person in the video?",
+        most=1000,
     ),
     "HMDB51": _classes(
         "hmdb51.*", "HMDB51", 51, "What actions or objects interactions are the person in the video doing?"
@@ -182,5 +185,6 @@ def video_part(folder: PublicFolder, known: VideoSet, records: str, limit: int |
     for file in folder.files(records):
         subset = PurePosixPath(file).stem
         rows += [{**row, "subset": subset} for row in folder.records(file, known.fields)]
+    rows = rows[: known.most]
     chosen = hash_order(rows, lambda row: repr(sorted((name, row[name]) for name in (*known.fields, "subset"))))[:limit]
     return known.build(clips.ClipRows(folder, records, known.frames, known.instruction, chosen, rows))

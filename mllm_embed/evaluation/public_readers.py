@@ -15,8 +15,8 @@ from typing import Any
 Record = Mapping[str, Any]
 Reader = Callable[[Path, Sequence[str], Sequence[str], "Spill"], list[Record]]
 """File, fields, those of them that are pictures, and where pictures go -> records."""
-_BATCH = 64
-"""Rows of a parquet file in memory at a time."""
+_ROWS, _PICTURES = 4096, 16
+"""Rows of a parquet file that are decoded at a time, without and with pictures."""
 
 
 class Spill:
@@ -65,7 +65,7 @@ def _parquet(path: Path, fields: Sequence[str], pictures: Sequence[str], spill: 
     with pq.ParquetFile(path) as file:
         columns = [field for field in fields if field in file.schema_arrow.names]
         records: list[dict[str, Any]] = []
-        for batch in file.iter_batches(_BATCH, columns=columns):
+        for batch in file.iter_batches(_PICTURES if pictures else _ROWS, columns=columns):
             for record in batch.to_pylist():
                 for column in set(pictures) & set(columns):
                     cell = record[column]

@@ -238,9 +238,7 @@ def _details(names: Sequence[str], reports: Sequence[Report]) -> list[str]:
             values = result["parts"][part]["slices"][slice_name]
             cells = [_slice_cell(report, name, part, slice_name) for report in reports]
             pool = pool_size([result["parts"][part]])
-            lines.append(
-                _row([name, part, slice_name, pool, str(values["queries"]), _number(values["chance"]), *cells])
-            )
+            lines.append(_row([name, part, slice_name, pool, str(values["queries"]), _chance(result, values), *cells]))
     return lines
 
 
@@ -249,7 +247,12 @@ def _slice_cell(report: Report, name: str, part: str, slice_name: str) -> str:
         return "-"
     result = report["results"][name]
     values = result["parts"][part]["slices"][slice_name]
-    return _number(values.get(task_metric(result), values["hit1"]))
+    return _number(values[task_metric(result)])
+
+
+def _chance(result: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Chance is that of Hit@1, and says nothing of other metrics."""
+    return _number(values["chance"]) if task_metric(result) == HIT1 else "-"
 
 
 def _task_row(name: str, reports: Sequence[Report]) -> str:
@@ -261,8 +264,7 @@ def _task_row(name: str, reports: Sequence[Report]) -> str:
         cells.append(
             "-" if own is None else f"{_number(task_score(own))} ± {(own['interval'][1] - own['interval'][0]) / 2:.3f}"
         )
-    chance = _number(result["chance"]) if task_metric(result) == HIT1 else "-"
-    return _row([task_label(name, result), pool, f"{result['queries']:,}", chance, *cells])
+    return _row([task_label(name, result), pool, f"{result['queries']:,}", _chance(result, result), *cells])
 
 
 def task_label(name: str, result: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from mllm_embed.evaluation.mmeb import SLICE_IN, SLICE_OUT
 from mllm_embed.evaluation.query_ranks import ALL_METRICS, QueryRanks, part_digest, table
 from mllm_embed.evaluation.ranking import mean_rank_variance
 from mllm_embed.evaluation.robustness import drop
-from mllm_embed.evaluation.task_scores import DIGITS, mean, more_means, task_score, task_scores
+from mllm_embed.evaluation.task_scores import DIGITS, mean, more_means, own_score, task_score, task_scores
 from mllm_embed.evaluation.vector_store import VectorStore
 from mllm_embed.types import EmbedInput, Image, Text
 from mllm_embed.vectors import finish
@@ -193,7 +193,10 @@ def _score_task(task: EvalTask, outcomes: Sequence[QueryRanks]) -> dict[str, Any
             "candidates": [min(seen), max(seen)],
             **_frames(part),
             "sha256": part_digest(part),
-            "slices": {name: _means(values[rows]) for name, rows in sorted(by_slice.items())},
+            "slices": {
+                name: {**_means(values[rows]), **own_score(task.metrics[0], [own[row] for row in rows])}
+                for name, rows in sorted(by_slice.items())
+            },
         }
         if task.headline in by_slice:
             asked.append([own[row] for row in by_slice[task.headline]])

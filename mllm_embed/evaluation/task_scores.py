@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mllm_embed.evaluation.query_ranks import QueryRanks
+from mllm_embed.evaluation.query_ranks import ALL_METRICS, QueryRanks
 from mllm_embed.evaluation.ranking import Ranking, average_precision, graded_ndcg, hit, recall, spearman
 from mllm_embed.evaluation.significance import bootstrap_interval, resampled_interval
 
@@ -49,15 +49,17 @@ def task_scores(metrics: Sequence[str], parts: Sequence[Sequence[QueryRanks]]) -
     Returns:
         JSON values: `metric`, its 95 % bootstrap `interval`, and `scores`, means over parts by metric.
     """
-    if SPEARMAN in metrics:
-        pairs = [np.array([(one.likeness, one.cosine) for one in part], dtype=np.float64) for part in parts]
-        scores = {SPEARMAN: mean([round(spearman(part[:, 0], part[:, 1]), DIGITS) for part in pairs])}
-        interval = resampled_interval(pairs, lambda part: spearman(part[:, 0], part[:, 1]))
+    scores = {name: mean([_score(name, part) for part in parts]) for name in metrics}
+    if metrics[0] == SPEARMAN:
+        interval = resampled_interval([_pairs(part) for part in parts], _rank_correlation)
     else:
-        values = {name: [_values(name, part) for part in parts] for name in metrics}
-        scores = {name: mean([round(float(part.mean()), DIGITS) for part in own]) for name, own in values.items()}
-        interval = bootstrap_interval(values[metrics[0]])
+        interval = bootstrap_interval([_values(metrics[0], part) for part in parts])
     return {"metric": metrics[0], "scores": scores, "interval": [round(bound, DIGITS) for bound in interval]}
+
+
+def own_score(name: str, outcomes: Sequence[QueryRanks]) -> dict[str, float]:
+    """Return the score of some queries by name, if it is not among what is computed for all queries anyway."""
+    return {} if name in ALL_METRICS else {name: _score(name, outcomes)}
 
 
 def task_metric(result: Mapping[str, Any]) -> str:
@@ -96,6 +98,21 @@ def mean(values: Sequence[float]) -> float:
     return round(sum(values) / len(values), DIGITS)
 
 
+def _score(name: str, part: Sequence[QueryRanks]) -> float:
+    if name == SPEARMAN:
+        return round(_rank_correlation(_pairs(part)), DIGITS)
+    return round(float(_values(name, part).mean()), DIGITS)
+
+
 def _values(name: str, part: Sequence[QueryRanks]) -> NDArray[np.float64]:
     value = metric(name)
     return np.array([value(one.ranking()) for one in part])
+
+
+def _pairs(part: Sequence[QueryRanks]) -> NDArray[np.float64]:
+    """What people and what the model say, shape [Q, 2]."""
+    return np.array([(one.likeness, one.cosine) for one in part], dtype=np.float64)
+
+
+def _rank_correlation(pairs: NDArray[np.float64]) -> float:
+    return spearman(pairs[:, 0], pairs[:, 1])

@@ -109,6 +109,9 @@ def test_something_something_lists_the_classes_of_each_clip(tmp_path: Path) -> N
     write_lines(tmp_path / DATA / "ssv2.jsonl", [rows[0] | {"pos_text": "x"}])
     with pytest.raises(EvaluationError, match="the class of 7, 'x', is not in neg_text"):
         build("mmeb-v2", tmp_path)
+    write_lines(tmp_path / DATA / "ssv2.jsonl", [*[rows[0]] * 999, *[rows[1]] * 5])
+    asked = [shown(query.item) for query in build("mmeb-v2", tmp_path)["SmthSmthV2"].parts[0].queries]
+    assert (asked.count("71.jpg + 72.jpg"), asked.count("81.jpg + 82.jpg")) == (999, 1)  # the first 1,000 are the test
 
 
 # --- retrieval ---

@@ -173,6 +173,7 @@ def test_circo_average_precision_is_that_of_its_makers(tmp_path: Path) -> None:
         for name, value in {"map5": at_5, "map10": at_10, "map25": at_10, "map50": at_10}.items()
     }
     assert result["slices"]["cardinality"]["map"] == pytest.approx(at_10, abs=1e-6)
+    assert result["parts"]["all"]["slices"]["cardinality"]["map5"] == pytest.approx(at_5, abs=1e-6)
 
 
 def test_what_circo_lacks_is_said_at_once(tmp_path: Path) -> None:
