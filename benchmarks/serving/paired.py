@@ -40,7 +40,7 @@ from mllm_embed.tasks import DEFAULT, get_task
 from mllm_embed.vectors import from_base64
 from mllm_embed_serving.bench.load import Measurement, closed_loop
 from mllm_embed_serving.bench.workloads import WORDS, Workload
-from mllm_embed_training.export_files import chat_template
+from mllm_embed_training.chat_template import chat_template
 from mllm_embed_training.scratch import ScratchModel, TextShape, VisionShape, create
 
 _READY_S = 600
@@ -100,8 +100,7 @@ def _two_layers(path: Path) -> Path:
     create(ScratchModel(vocab_size=512, text=text, vision=vision), corpus, path)
     recipe = replace(built_in.recipe, name="two-layers", dimensions=text.hidden_size, matryoshka_dimensions=())
     (path / "mllm_embed.json").write_text(recipe.to_json(), encoding="utf-8")
-    template = chat_template(built_in.family, built_in.template)
-    (path / "chat_template.jinja").write_text(template, encoding="utf-8")
+    (path / "chat_template.jinja").write_text(chat_template(open_model_dir(path)), encoding="utf-8")
     return path
 
 

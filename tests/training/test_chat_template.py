@@ -44,3 +44,10 @@ def test_messages_become_the_trained_prompt(family: str, tiny_model: Callable[[s
 
 def as_part(piece: object) -> dict[str, Any]:
     return {"type": "text", "text": piece} if isinstance(piece, str) else {"type": "image"}
+
+
+def test_vllm_hands_its_parts_over_as_they_are(tiny_model: Callable[[str], Path]) -> None:
+    hf = pytest.importorskip("vllm.renderers.hf", exc_type=ImportError)
+    jinja = chat_template(open_model_dir(tiny_model("qwen3_vl")))
+    # The other format joins a picture and a text with a line break, which is another prompt.
+    assert hf._detect_content_format(jinja, default="string") == "openai"

@@ -44,15 +44,15 @@ def _gather(slot: str, template: Template) -> str:
     lines = [
         "{%- set ns = namespace(instruction='', content='', images='', texts='') -%}",
         "{%- for message in messages -%}",
-        "{%- set parts = message.content -%}",
-        "{%- if parts is string -%}{%- set parts = [{'type': 'text', 'text': parts}] -%}{%- endif -%}",
-        "{%- for part in parts -%}",
-        "{%- if message.role == 'system' -%}{%- set ns.instruction = ns.instruction ~ part.text -%}",
-        f"{{%- elif 'image' in part.type -%}}{{%- set ns.images = ns.images ~ {picture} -%}}",
-        f"{{%- set ns.content = ns.content ~ {picture} -%}}",
-        "{%- else -%}{%- set ns.content = ns.content ~ part.text -%}",
-        "{%- if part.text -%}{%- set ns.texts = ns.texts ~ (' ' if ns.texts else '') ~ part.text -%}{%- endif -%}",
-        "{%- endif -%}{%- endfor -%}{%- endfor -%}",
+        "{%- if message.content is string -%}",
+        _add_text("message.content"),
+        # vLLM hands parts over as they are only to a template that loops over `message.content` itself; for another
+        # one it joins them with line breaks.
+        "{%- else -%}{%- for part in message.content -%}{%- if 'image' in part.type -%}",
+        f"{{%- set ns.images = ns.images ~ {picture} -%}}{{%- set ns.content = ns.content ~ {picture} -%}}",
+        "{%- else -%}",
+        _add_text("part.text"),
+        "{%- endif -%}{%- endfor -%}{%- endif -%}{%- endfor -%}",
         f"{{%- set ns.instruction = ns.instruction or {default} -%}}",
         f"{{%- set kind = ({both} if ns.texts else {image}) if ns.images else {alone} -%}}",
     ]
@@ -62,6 +62,16 @@ def _gather(slot: str, template: Template) -> str:
             "{%- set ns.instruction = ns.instruction ~ '.' -%}{%- endif -%}"
         )
     return "".join(lines)
+
+
+def _add_text(text: str) -> str:
+    """Add text to the instruction if the message is the system's, else to the content."""
+    return (
+        f"{{%- if message.role == 'system' -%}}{{%- set ns.instruction = ns.instruction ~ {text} -%}}"
+        f"{{%- else -%}}{{%- set ns.content = ns.content ~ {text} -%}}"
+        f"{{%- if {text} -%}}{{%- set ns.texts = ns.texts ~ (' ' if ns.texts else '') ~ {text} -%}}{{%- endif -%}}"
+        "{%- endif -%}"
+    )
 
 
 def _frame(text: str, template: Template) -> str:
