@@ -66,6 +66,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("engines", SERVED, indirect=True, scope="session")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_ends() -> Iterator[None]:
+    """Engines have freed everything in half a second; their interpreters linger until they are killed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mllm_embed.backends.vllm._SHUTDOWN_S", 0.5)
+        yield
+
+
 @pytest.fixture(scope="session")
 def engines(
     request: pytest.FixtureRequest, tiny_model: Callable[[str], Path], tiny_adapter: Callable[[str], Path]
