@@ -20,7 +20,10 @@ from mllm_embed.families import Family
 from mllm_embed.model_dir import RECIPE_FILE, ModelDir, file_sha256, open_model_dir
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_OF_THE_ENGINE = ("family", "dimensions", "pooling", "position_mode", "attention", "min_pixels", "max_pixels")
+_OF_THE_ENGINE = (
+    *("family", "dimensions", "pooling", "position_mode", "attention", "min_pixels", "max_pixels"),
+    *("soft_prompt", "quantization"),
+)
 """What is set when an engine starts, and so must be the same for all that it runs."""
 
 

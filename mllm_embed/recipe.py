@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from mllm_embed.errors import IncompatibleCheckpoint
@@ -12,6 +12,8 @@ from mllm_embed.families import Template, get_family
 FORMAT_VERSION = 1
 POOLINGS = ("last_token", "mean")
 """Which token states become the vector: the last one, or the mean of all."""
+QUANTIZATIONS = ("nf4",)
+"""Rounded weights that an adapter may have been trained on: bitsandbytes NF4 with double quantisation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,12 +50,18 @@ class Recipe:
     """Folder of the LoRA adapter, relative to the model directory."""
     adapter_sha256: str | None = None
     """SHA-256 of the adapter's weight file."""
+    soft_prompt: int = 0
+    """How many learned control tokens stand in front of every prompt."""
+    quantization: str | None = None
+    """Precision of the base's weights that the adapter was trained on, one of `QUANTIZATIONS`; None: as stored."""
     format_version: int = FORMAT_VERSION
     """Version of this file's schema."""
 
     def to_json(self) -> str:
-        """Return the file's text."""
-        return json.dumps(asdict(self), indent=2) + "\n"
+        """Return the file's text; what came after the first release is left out where it is not in use."""
+        values = asdict(self)
+        unused = [key for key in ("soft_prompt", "quantization") if not values[key]]
+        return json.dumps({key: value for key, value in values.items() if key not in unused}, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, origin: Path) -> Recipe:
@@ -89,6 +97,7 @@ class Recipe:
             "pooling": POOLINGS,
             "position_mode": family.position_modes,
             "attention": family.attention_modes,
+            "quantization": (None, *QUANTIZATIONS),
             "format_version": (FORMAT_VERSION,),
         }
         for key, values in allowed.items():
@@ -121,17 +130,27 @@ class Recipe:
                 raise IncompatibleCheckpoint(
                     f"{origin}: {key} must be a positive integer, but is {getattr(self, key)!r}"
                 )
+        if self.soft_prompt != 0 and not _is_count(self.soft_prompt):
+            raise IncompatibleCheckpoint(f"{origin}: soft_prompt must be 0 or more, but is {self.soft_prompt!r}")
         if not all(map(_is_count, self.matryoshka_dimensions)):
             raise IncompatibleCheckpoint(f"{origin}: matryoshka_dimensions must be positive integers")
 
     def find_template(self, origin: Path) -> Template:
-        """Return the family's template of that name."""
+        """Return the family's template of that name, with the soft prompt in front of it."""
         templates = get_family(self.family).templates
         if self.template not in templates:
             raise IncompatibleCheckpoint(
                 f"{origin}: template must be one of {', '.join(templates)}, but is {self.template!r}"
             )
-        return templates[self.template]
+        template = templates[self.template]
+        if not self.soft_prompt:
+            return template
+        return replace(template, text="".join(soft_tokens(self.soft_prompt)) + template.text)
+
+
+def soft_tokens(count: int) -> list[str]:
+    """Return the control tokens of a soft prompt."""
+    return [f"<|soft_{number}|>" for number in range(count)]
 
 
 def _is_count(value: object) -> bool:

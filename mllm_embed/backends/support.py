@@ -43,6 +43,10 @@ def _adapter_refusal(model_dir: ModelDir, *, adapters: bool) -> str | None:
     family, adapter = model_dir.family, model_dir.adapter
     if (adapters or adapter is not None) and not family.vllm.lora:
         return f"it runs no adapters on the family {family.name} (mllm-embed export merges one)"
+    if adapter is not None and model_dir.recipe.soft_prompt:
+        return "its adapter holds a soft prompt, and vLLM reads low-rank updates only (mllm-embed export merges it)"
+    if adapter is not None and model_dir.recipe.quantization is not None:
+        return "its adapter was trained over weights in 4 bits (mllm-embed export merges it onto these)"
     if adapter is not None and uses_dora(adapter):
         return "its adapter is a DoRA, which vLLM does not run (mllm-embed export merges one)"
     if adapter is not None and adapts_tower(adapter, family) and not family.vllm.tower_lora:

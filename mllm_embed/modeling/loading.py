@@ -43,12 +43,41 @@ def load_model(
         IncompatibleCheckpoint: weights or adapter keys are missing or do not fit.
         BackendUnavailable: the chosen kernel or quantisation is not installed.
     """
-    model = load_base(model_dir.weights, precision=precision, attention=attention, device=device)
-    if model_dir.recipe.attention == "bidirectional":
-        attend_both_ways(model.get_submodule(model_dir.family.language_model))
+    model = load_without_adapter(model_dir, precision=precision, attention=attention, device=device)
     if model_dir.adapter is not None:
         model = attach_adapter(model, model_dir.adapter)
     return model.eval()
+
+
+def load_without_adapter(
+    model_dir: ModelDir,
+    *,
+    precision: Precision = "float32",
+    attention: AttentionKernel = "sdpa",
+    device: str = "cpu",
+) -> nn.Module:
+    """Load the weights that the adapter goes on, under the recipe's attention mask; see `load_model`.
+
+    Weights that were in 4 bits when the adapter was trained are rounded to these and de-quantised.
+    """
+    if model_dir.adapter is None or model_dir.recipe.quantization is None or precision == "4bit":
+        model = load_base(model_dir.weights, precision=precision, attention=attention, device=device)
+    else:
+        rounded = load_base(model_dir.weights, precision="4bit", attention=attention, device=device)
+        model = _dequantized(rounded, getattr(torch, precision))
+    if model_dir.recipe.attention == "bidirectional":
+        attend_both_ways(model.get_submodule(model_dir.family.language_model))
+    return model
+
+
+def _dequantized(model: Any, dtype: torch.dtype) -> nn.Module:
+    """Turn weights in 4 bits into plain ones of the same values."""
+    plain: Any = model.dequantize(torch.float32)
+    plain.is_loaded_in_4bit = False  # transformers leaves the mark, and then refuses to move or save the model
+    for parameter in plain.parameters():  # not `to`, which would round the rotary frequencies too
+        parameter.data = parameter.data.to(dtype)
+    module: nn.Module = plain
+    return module
 
 
 def load_base(
@@ -145,6 +174,17 @@ def nf4_config() -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
+
+
+def keep_unpacked(model: nn.Module) -> None:
+    """Keep bitsandbytes from packing weights in 4 bits anew for its CPU kernel of inference.
+
+    It would do so in the first evaluation within a training run, and round the weights' scales to bfloat16 for good.
+    """
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def inner_model(model: nn.Module) -> nn.Module:
