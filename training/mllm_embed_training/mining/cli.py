@@ -4,125 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import typer
 
-from mllm_embed.backends import BackendName
 from mllm_embed.model_dir import BUILT_IN
 from mllm_embed.tasks import DEFAULT
-from mllm_embed.types import Truncate
-
-_READ, _COMPARE, _CHOOSE = "What is read", "How it is compared", "Which candidates become negatives"
+from mllm_embed_training.mining import options
 
 
 def mine(
-    dataset: Annotated[
-        Path,
-        typer.Argument(
-            help="Rows with `query` and `positive` (or `positives`), and optionally `negatives`, `task`, `id`: .jsonl, "
-            ".parquet, .csv, .tar; a pattern names several files."
-        ),
-    ],
+    dataset: options.Dataset,
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to make.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier output.")] = False,
-    corpus: Annotated[
-        Path | None,
-        typer.Option(
-            help="Candidates: rows with `text`, `image` or both; default: the data set's positives.",
-            rich_help_panel=_READ,
-        ),
-    ] = None,
-    add_positives: Annotated[
-        bool,
-        typer.Option("--add-positives", help="Add the data set's positives to the corpus.", rich_help_panel=_READ),
-    ] = False,
-    schema: Annotated[
-        Literal["pairs", "mmeb", "webdataset"],
-        typer.Option(help="Field names of the rows, as in a recipe's data.files.", rich_help_panel=_READ),
-    ] = "pairs",
-    images: Annotated[
-        Path | None,
-        typer.Option(help="Folder of relative picture paths; default: each file's own.", rich_help_panel=_READ),
-    ] = None,
-    own_negatives: Annotated[
-        Literal["keep", "drop"],
-        typer.Option(help="Negatives that rows have already: keep them first, or mine anew.", rich_help_panel=_READ),
-    ] = "keep",
-    skip_corrupt: Annotated[
-        bool,
-        typer.Option("--skip-corrupt", help="Leave out what cannot be used, and list it.", rich_help_panel=_READ),
-    ] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            help=f"A model directory, a hub name, or the built-in model; default: {BUILT_IN}.", rich_help_panel=_COMPARE
-        ),
-    ] = None,
-    backend: Annotated[
-        BackendName,
-        typer.Option(
-            help="Engine; auto takes vLLM where it is installed, else transformers.", rich_help_panel=_COMPARE
-        ),
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="float32, bfloat16, float16 or 4bit.", rich_help_panel=_COMPARE)
-    ] = "float32",
-    task: Annotated[
-        str, typer.Option(help="Built-in task of rows that name none; see mllm-embed models.", rich_help_panel=_COMPARE)
-    ] = DEFAULT,
-    query_instruction: Annotated[
-        str | None, typer.Option(help="Your own, instead of the task's.", rich_help_panel=_COMPARE)
-    ] = None,
-    target_instruction: Annotated[
-        str | None, typer.Option(help="Your own, instead of the task's.", rich_help_panel=_COMPARE)
-    ] = None,
-    truncate: Annotated[
-        Truncate,
-        typer.Option(help="Cut texts that are too long for the model, or refuse them.", rich_help_panel=_COMPARE),
-    ] = "none",
-    batch_size: Annotated[
-        int, typer.Option(help="Items handed to the engine at once.", min=1, rich_help_panel=_COMPARE)
-    ] = 64,
-    cache: Annotated[
-        Path | None,
-        typer.Option(help="Folder of vectors that are done; default: in your cache folder.", rich_help_panel=_COMPARE),
-    ] = None,
-    query_vectors: Annotated[
-        Path | None,
-        typer.Option(
-            help="Instead of a model: vectors of all queries, from mllm-embed embed (.parquet or .jsonl).",
-            rich_help_panel=_COMPARE,
-        ),
-    ] = None,
-    target_vectors: Annotated[
-        Path | None,
-        typer.Option(help="The same of all positives, negatives and candidates.", rich_help_panel=_COMPARE),
-    ] = None,
-    per_query: Annotated[int, typer.Option("--per-query", "-n", help="Negatives wanted.", rich_help_panel=_CHOOSE)] = 8,
-    skip: Annotated[int, typer.Option(help="Best ranks to leave out.", rich_help_panel=_CHOOSE)] = 0,
-    window: Annotated[int, typer.Option(help="Ranks to look at after those.", rich_help_panel=_CHOOSE)] = 100,
-    max_relative: Annotated[
-        float,
-        typer.Option(
-            help="Drop what scores above this share of the positive's score; 1 drops what the model puts before the "
-            "positive, 100 as good as nothing.",
-            rich_help_panel=_CHOOSE,
-        ),
-    ] = 0.95,
-    margin: Annotated[
-        float | None,
-        typer.Option(help="Drop what scores above the positive's score less this.", rich_help_panel=_CHOOSE),
-    ] = None,
-    max_score: Annotated[
-        float | None, typer.Option(help="Drop what scores above this.", rich_help_panel=_CHOOSE)
-    ] = None,
-    pick: Annotated[
-        Literal["top", "random"],
-        typer.Option(help="Of what is left, the best or a random choice.", rich_help_panel=_CHOOSE),
-    ] = "top",
-    seed: Annotated[int, typer.Option(help="Of the random choice.", min=0, rich_help_panel=_CHOOSE)] = 0,
+    output: options.Output,
+    overwrite: options.Overwrite = False,
+    corpus: options.Corpus = None,
+    add_positives: options.AddPositives = False,
+    schema: options.Schema = "pairs",
+    images: options.Images = None,
+    own_negatives: options.OwnNegatives = "keep",
+    skip_corrupt: options.SkipCorrupt = False,
+    model: options.Model = None,
+    backend: options.Engine = "auto",
+    precision: options.Precision = "float32",
+    task: options.TaskName = DEFAULT,
+    query_instruction: options.QueryInstruction = None,
+    target_instruction: options.TargetInstruction = None,
+    truncate: options.Cut = "none",
+    batch_size: options.BatchSize = 64,
+    cache: options.Cache = None,
+    query_vectors: options.QueryVectors = None,
+    target_vectors: options.TargetVectors = None,
+    per_query: options.PerQuery = 8,
+    skip: options.Skip = 0,
+    window: options.Window = 100,
+    max_relative: options.MaxRelative = 0.95,
+    margin: options.Margin = None,
+    max_score: options.MaxScore = None,
+    pick: options.Pick = "top",
+    seed: options.Seed = 0,
 ) -> None:
     """Find hard negatives for the rows of a data set: candidates that a model takes for right and that are not.
 
