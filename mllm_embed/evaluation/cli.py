@@ -262,6 +262,8 @@ def _open_encoder(stack: ExitStack, *, model: str, backend: str, precision: str,
         raise EvaluationError(f"--random-weights copies one of our model directories, and {model} is none")
     if model == PIXELS:
         return PixelEncoder()
+    if model.startswith(PREFIX):
+        return SentenceTransformerEncoder(model.removeprefix(PREFIX), precision=precision)
     from mllm_embed.embedder import Embedder
 
     path: str | Path = model
