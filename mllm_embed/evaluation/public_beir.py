@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, Query
 from mllm_embed.evaluation.pools import hash_order
@@ -73,7 +73,8 @@ def documents(folder: PublicFolder, root: str, limit: int | None, *, instruction
     items = {str(row["query-id"]): EmbedInput((Text(str(row["query"])),), instructions[0]) for row in asked}
     queries = _judged_queries(folder, items, judged, places, f"{root}qrels")
     candidates = tuple(EmbedInput((Image(row["image"]),), instructions[1]) for row in pages)
-    return Part("all", tuple(query for _, query in hash_order(queries, lambda one: one[0])[:limit]), candidates)
+    chosen = hash_order(queries, lambda pair: pair[0])[:limit]
+    return Part("all", tuple(query for _, query in chosen), candidates)
 
 
 def mrmr(folder: PublicFolder, limit: int | None) -> list[EvalTask]:
@@ -113,13 +114,12 @@ def _mrmr_task(folder: PublicFolder, name: str, root: str, limit: int | None) ->
     own: dict[str, list[int]] = defaultdict(list)
     for document, place in places.items() if known.own_candidates else ():
         own[document.rpartition("_")[0]].append(place)
-    queries = [
-        Query(one.item, one.truths, slices[key], tuple(own[key]) if known.own_candidates else (), gains=one.gains)
-        for key, one in hash_order(_judged_queries(folder, items, named, places, f"{root}qrels"), lambda one: one[0])[
-            :limit
-        ]
-    ]
-    part = Part("all", tuple(queries), candidates, 0 if known.own_candidates else None)
+    judgements = _judged_queries(folder, items, named, places, f"{root}qrels")
+    queries = tuple(
+        replace(one, slices=slices[key], extras=tuple(own[key]))
+        for key, one in hash_order(judgements, lambda pair: pair[0])[:limit]
+    )
+    part = Part("all", queries, candidates, 0 if known.own_candidates else None)
     return EvalTask(f"mrmr-{name}", known.meta_task, (part,), HEADLINE, known.metrics)
 
 
