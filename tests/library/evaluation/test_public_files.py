@@ -158,7 +158,8 @@ def test_pairs_of_sentences_have_a_report_and_a_page(tmp_path: Path) -> None:
     assert report["overall"]["mean_over_tasks"] == report["results"]["sts-stsb"]["scores"]["spearman"]
     assert "| sts-stsb (spearman) | 1 | 5 | - |" in result.output
     rank = report["results"]["sts-stsb"]["parts"]["all"]["slices"]["test"]["spearman"]
-    assert f"| sts-stsb | all | test | 1 | 5 | - | {rank:.3f} |" in result.output
+    (line,) = (line for line in result.output.splitlines() if line.startswith("| sts-stsb | all | test |"))
+    assert line.endswith(f"| {rank:.3f} |")
 
 
 def test_other_data_of_a_public_set_are_not_compared(tmp_path: Path) -> None:
