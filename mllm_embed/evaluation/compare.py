@@ -13,6 +13,7 @@ from mllm_embed.evaluation.eval_types import ROBUSTNESS, EvaluationError
 from mllm_embed.evaluation.query_ranks import ALL_METRICS, QueryRanks
 from mllm_embed.evaluation.report import Report, check_comparable, model_name
 from mllm_embed.evaluation.significance import paired_interval, permutation_p
+from mllm_embed.evaluation.task_scores import SPEARMAN, task_metric
 
 METRICS = ALL_METRICS[1:]
 """What can be compared; chance is the same for both."""
@@ -78,9 +79,11 @@ def compare(reports: Sequence[Report], ranks: Sequence[Sequence[QueryRanks]], me
         raise EvaluationError(f"metric must be one of {', '.join(METRICS)}, but is {metric!r}")
     one, other = reports
     check_comparable(one, other)
-    names = [name for name in one["results"] if name in other["results"]]
+    # A rank correlation is of all queries together, so no query has a value that two runs could be compared by.
+    ranked = [name for name, result in one["results"].items() if task_metric(result) != SPEARMAN]
+    names = [name for name in ranked if name in other["results"]]
     if not names:
-        raise EvaluationError(f"{model_name(one)} and {model_name(other)} have no task in common")
+        raise EvaluationError(f"{model_name(one)} and {model_name(other)} have no task in common that ranks candidates")
     values = [_by_task(one, outcomes, metric) for outcomes in ranks]
     sides = {name: _Side(values[0][name], values[1][name], [1.0] * len(values[0][name])) for name in names}
     metas = {name: str(one["results"][name]["meta_task"]) for name in names}

@@ -160,6 +160,8 @@ def test_pairs_of_sentences_have_a_report_and_a_page(tmp_path: Path) -> None:
     rank = report["results"]["sts-stsb"]["parts"]["all"]["slices"]["test"]["spearman"]
     (line,) = (line for line in result.output.splitlines() if line.startswith("| sts-stsb | all | test |"))
     assert line.endswith(f"| {rank:.3f} |")
+    error = CliRunner().invoke(evaluate, ["compare", str(out), str(out)]).exception
+    assert "have no task in common that ranks candidates" in str(error)
 
 
 def test_other_data_of_a_public_set_are_not_compared(tmp_path: Path) -> None:
