@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mllm_embed.evaluation.eval_types import EvaluationError
-from mllm_embed.evaluation.runner import overall
-from tests.library.evaluation.public import asked, build, draw, scored, seen, shown, write_json
+from mllm_embed.evaluation.gallery import task_gallery
+from mllm_embed.evaluation.runner import embed_all, overall, rank_tasks
+from mllm_embed.evaluation.vector_store import VectorStore
+from tests.library.evaluation.public import Angles, asked, build, draw, scored, seen, shown, write_json
 
 pytestmark = pytest.mark.fast
 
@@ -60,6 +63,19 @@ def test_cirr_recall_is_that_of_its_makers(tmp_path: Path) -> None:
     assert results["cirr-subset"]["scores"] == {"recall1": 0.5, "recall2": 0.5, "recall3": 1}
     assert results["cirr"]["parts"]["all"]["candidates"] == [7, 7]
     assert results["cirr-subset"]["parts"]["all"]["candidates"] == [5, 5]
+
+
+def test_what_is_shown_of_cirr_is_what_a_query_sees(tmp_path: Path) -> None:
+    write_cirr(tmp_path)
+    task = build("cirr", tmp_path)["cirr"]
+    degrees = {f"dev-{i}-img0.png": 10.0 * i for i in range(8)}
+    degrees |= {"dev-0-img0.png + more of 0": 0, "dev-2-img0.png + more of 2": 20}
+    store = VectorStore(None, {})
+    embed_all([task], Angles(degrees), store, lambda _done, _all: None)
+    gallery = task_gallery(task, rank_tasks([task], store), store)
+    asked_first = {strip.query.text: strip for strip in gallery.strips}["more of 0"]
+    assert [hit.cosine for hit in asked_first.found] == pytest.approx(np.cos(np.radians([10, 20, 30, 40, 50])).tolist())
+    assert asked_first.found[0].right
 
 
 def test_what_cirr_lacks_is_said_at_once(tmp_path: Path) -> None:
