@@ -75,14 +75,18 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Return how many floating-point operations per second the device does in a large matrix product."""
     side, repeats = (8192, 20) if device.type == "cuda" else (1024, 3)
     left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    for count in (3, repeats):  # the first are to warm up
-        synchronise(device)
-        started = time.perf_counter()
-        for _ in range(count):
-            left @ right
-        synchronise(device)
-        seconds = time.perf_counter() - started
-    return 2 * side**3 * repeats / seconds
+    _multiply(left, right, 3)  # warms up
+    return 2 * side**3 * repeats / _multiply(left, right, repeats)
+
+
+def _multiply(left: torch.Tensor, right: torch.Tensor, count: int) -> float:
+    """Return the seconds that some products take."""
+    synchronise(left.device)
+    started = time.perf_counter()
+    for _ in range(count):
+        left @ right
+    synchronise(left.device)
+    return time.perf_counter() - started
 
 
 def synchronise(device: torch.device) -> None:
