@@ -109,7 +109,9 @@ def test_a_file_that_is_no_teacher_is_refused(make: Any, message: str, tmp_path:
 
 @pytest.mark.parametrize("changes", [{"teacher": None}, {"stage": "contrastive"}])
 def test_a_teacher_belongs_to_distilling(changes: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="the distill stage needs a teacher section, and no other stage has one"):
+    with pytest.raises(
+        ValueError, match=r"the distill stage and loss\.cwcl need a teacher section, and nothing else has one"
+    ):
         recipe(tmp_path, tmp_path, **changes)
 
 

@@ -120,10 +120,16 @@ def test_every_gradient_equals_the_plain_steps_under_dropout(
 def test_every_loss_of_a_recipe_has_the_plain_steps_gradients(
     model: nn.Module, chunked: Callable[[int], tuple[list[ModelInputs], list[ModelInputs]]], name: str
 ) -> None:
-    settings = {"hardest": 2, "false_negative_margin": 0.1, "hardness": 2.0} if name == "info_nce" else {}
-    objective = LossSection.model_validate({name: settings, "matryoshka": {"dimensions": [16]}})
+    settings = {
+        "info_nce": {"hardest": 2, "false_negative_margin": 0.1, "hardness": 2.0},
+        "one_to_k": {"k": 2},
+    }
+    objective = LossSection.model_validate({name: settings.get(name, {}), "matryoshka": {"dimensions": [16]}})
     queries, candidates = chunked(2)
-    targets = Targets(torch.arange(4), torch.zeros(4, 5, dtype=torch.bool))
+    own = torch.eye(4, 5) + torch.eye(5)[4]  # the last candidate belongs to every query
+    guide = torch.randn(4, 3, generator=torch.Generator().manual_seed(2))
+    scores = torch.where(own > 0, torch.arange(20.0).view(4, 5) / 20, torch.nan)
+    targets = Targets(torch.arange(4), torch.zeros(4, 5, dtype=torch.bool), own, scores, guide)
 
     def value(queries: Tensor, candidates: Tensor) -> Tensor:
         return objective.value(queries, candidates, targets)

@@ -9,10 +9,12 @@ from torch import nn
 
 from mllm_embed.families import get_family
 from mllm_embed.model_dir import open_model_dir
+from mllm_embed.modeling.loading import attach_adapter, load_base, load_model
 from mllm_embed_training import toy_tasks
 from mllm_embed_training.build import build_stage, part_of, save_result
 from mllm_embed_training.config import ConfigError, TrainConfig
 from mllm_embed_training.export import export
+from mllm_embed_training.export_proof import least_cosine, vectors
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.stage import Stage
 from mllm_embed_training.trainer import train, trainable
@@ -111,10 +113,29 @@ def test_qlora_trains_an_adapter_over_weights_in_four_bits(tiny_path: Path, tmp_
         "lora_B",
     }
     assert train(config, stage, tmp_path / "run", start="tiny")
+    trained = vectors(stage.model.eval(), start)
     save_result(stage, start, config, tmp_path / "run" / "model")
-    done = export(open_model_dir(str(tmp_path / "run" / "model")), None, tmp_path / "out", name="q", dtype="float32")
+    result = open_model_dir(str(tmp_path / "run" / "model"))
+    done = export(result, None, tmp_path / "out", name="q", dtype="float32")
     assert done.proof.adapter_effect is not None
     assert done.proof.adapter_effect > 1e-4
+    assert done.proof.merged_cosine > 0.99999, "merged onto other weights than those of training"
+
+    # bitsandbytes computes in bfloat16 while training, so the trained vectors are that coarse.
+    served = vectors(load_model(open_model_dir(str(tmp_path / "out"))), start)
+    unmerged = vectors(load_model(result), start)
+    on_others = vectors(attach_adapter(load_base(start.weights), result.path).eval(), start)
+    assert least_cosine(served, unmerged) > 0.999999
+    assert 1 - least_cosine(served, trained) < 0.02 * (1 - least_cosine(on_others, trained))
+    assert open_model_dir(str(tmp_path / "out")).recipe.quantization is None
+
+
+def test_measuring_leaves_weights_in_four_bits_as_they_are(tiny_path: Path, tmp_path: Path) -> None:
+    config = recipe(tiny_path, tmp_path, lora={"r": 4, "alpha": 8, "dropout": 0}, quantization="nf4")
+    stage, start = build_stage(config, tmp_path)
+    before = {name: p.detach().clone() for name, p in stage.model.named_parameters()}
+    vectors(stage.model.eval(), start)
+    assert all(torch.equal(before[name], p) for name, p in stage.model.named_parameters())
 
 
 def test_dora_learns_magnitudes_and_merges(tiny_path: Path, tmp_path: Path) -> None:

@@ -21,8 +21,25 @@ def batch() -> tuple[Tensor, Tensor, Targets]:
     return queries, candidates, Targets(torch.arange(8), excluded)
 
 
+def rich_batch() -> tuple[Tensor, Tensor, Targets]:
+    """Four queries with two positives and one negative each, a judge's scores, and a guide's vectors."""
+    generator = torch.Generator().manual_seed(1)
+    queries, candidates, guide = (torch.randn(n, 6, generator=generator, dtype=torch.float64) for n in (4, 12, 4))
+    own = torch.eye(4, dtype=torch.float64).repeat(1, 3)  # of query i: the columns i, i + 4 and i + 8
+    grades, scores = own.clone(), torch.where(own > 0, own, torch.nan)
+    grades[:, 8:] = 0
+    scores[:, 4:8] = torch.nan
+    scores[:, 8:] *= 0.3
+    excluded = (grades > 0) & ~torch.eye(4, 12, dtype=torch.bool)
+    return queries, candidates, Targets(torch.arange(4), excluded, grades, scores, guide)
+
+
 def value(**section: Any) -> Tensor:
     return LossSection.model_validate(section).value(*batch())
+
+
+def rich_value(**section: Any) -> Tensor:
+    return LossSection.model_validate(section).value(*rich_batch())
 
 
 def test_nothing_named_is_info_nce() -> None:
@@ -50,6 +67,9 @@ NAMED: dict[str, dict[str, Any]] = {
     "alignment": {"power": 1.5},
     "uniformity": {"t": 1.0},
     "geodesic_mixup": {"share": 0.3, "temperature": 0.3},
+    "cwcl": {"temperature": 0.3},
+    "one_to_k": {"k": 2, "temperature": 0.3},
+    "score_distillation": {"temperature": 0.3, "score_temperature": 0.5},
 }
 
 
@@ -60,10 +80,43 @@ def test_every_term_has_a_case() -> None:
 @pytest.mark.parametrize("name", NAMED)
 def test_terms_are_weighted_and_added(name: str) -> None:
     base = {"info_nce": {"temperature": 0.7}} if name != "info_nce" else {"siglip": {}}
-    alone, other = value(**{name: NAMED[name]}), value(**base)
-    both = value(**base, **{name: {**NAMED[name], "weight": 0.25}})
+    alone, other = rich_value(**{name: NAMED[name]}), rich_value(**base)
+    both = rich_value(**base, **{name: {**NAMED[name], "weight": 0.25}})
+    assert alone.abs() > 1e-3
     torch.testing.assert_close(both, other + 0.25 * alone)
-    torch.testing.assert_close(value(**base, **{name: {**NAMED[name], "weight": 0}}), other)
+    torch.testing.assert_close(rich_value(**base, **{name: {**NAMED[name], "weight": 0}}), other)
+
+
+def test_a_guide_weighs_the_positives_of_the_batch() -> None:
+    queries, candidates, targets = rich_batch()
+    assert targets.guide is not None
+    expected = losses.cwcl(queries, candidates[:4], targets.guide, temperature=0.3)
+    torch.testing.assert_close(rich_value(cwcl={"temperature": 0.3}), expected)
+
+
+def test_all_positives_of_a_query_come_to_it_at_once() -> None:
+    queries, candidates, _ = rich_batch()
+    by_query = candidates[[0, 4, 1, 5, 2, 6, 3, 7]]
+    expected = losses.one_to_k(queries, by_query, temperature=0.3)
+    torch.testing.assert_close(rich_value(one_to_k={"k": 2, "temperature": 0.3}), expected)
+
+
+def test_a_judge_ranks_each_querys_own_candidates_however_many() -> None:
+    queries, candidates, targets = rich_batch()
+    assert targets.scores is not None
+    own = torch.stack([candidates[:4], candidates[8:]], dim=1)
+    scores = torch.tensor([[1.0, 0.3]] * 4, dtype=torch.float64)
+    settings = {"temperature": 0.3, "score_temperature": 0.5}
+    torch.testing.assert_close(
+        rich_value(score_distillation=settings), losses.score_distillation(queries, own, scores, **settings)
+    )
+    targets.scores[0, 9] = 0.7  # the first query has three of its own now
+    first = losses.score_distillation(
+        queries[:1], candidates[[0, 8, 9]][None], torch.tensor([[1.0, 0.3, 0.7]], dtype=torch.float64), **settings
+    )
+    others = losses.score_distillation(queries[1:], own[1:], scores[1:], **settings)
+    term = LossSection.model_validate({"score_distillation": settings})
+    torch.testing.assert_close(term.value(queries, candidates, targets), (first + 3 * others) / 4)
 
 
 def test_grades_reach_the_soft_loss_and_without_any_it_is_info_nce() -> None:

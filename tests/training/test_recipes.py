@@ -49,8 +49,13 @@ def a_conversation(colour: str) -> dict[str, Any]:
     return {"image": f"{colour}.png", "conversations": turns}
 
 
+def a_caption(colour: str) -> dict[str, Any]:
+    return {"query": {"image": f"{colour}.png"}, "positive": f"a square that is all {colour}, from one side to another"}
+
+
 ROWS: dict[str, Callable[[str], dict[str, Any]]] = {
     "pairs": a_pair,
+    "captions": a_caption,
     "mmeb": an_mmeb_row,
     "llava": a_conversation,
 }
@@ -64,7 +69,7 @@ def small(recipe: Path, model: Path, folder: Path, run_dir: Path) -> TrainConfig
     toys = {"generative": ["toy-caption"], "joint": ["toy-caption", "toy-edit"]}.get(raw["stage"], ["toy-t2i"])
     files = raw["data"].get("files", {})
     for name, file in files.items():
-        schema = file.get("schema", "pairs")
+        schema = file.get("schema", "captions" if "images" in file else "pairs")
         files[name] = {**file, "path": str(folder / f"{schema}.jsonl"), "images": str(folder)}
     tasks = raw["data"]["tasks"] if files else dict.fromkeys(toys, 1)
     sizes = {"batch_size": 4, "group_size": 2 if raw["data"]["group_size"] < raw["data"]["batch_size"] else 4}

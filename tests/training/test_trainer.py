@@ -157,7 +157,9 @@ def test_a_pair_is_rendered_as_the_embedder_renders_it(tiny_path: Path, tmp_path
     item = EmbedInput((Image(scene.image), Text(scene.edit.sentence)))
     renderer = PromptRenderer(start.tokenizer_file, start.family, start.template)
     prompt = renderer.render(item, get_task("composed").query, [scene.image])
-    row = batch.queries[0]["input_ids"][0][batch.queries[0]["attention_mask"][0] == 1].tolist()
+    chunk, place = divmod(int(batch.query_rows[0]), 2)
+    read = {name: batch.queries[chunk][name][place] for name in ("input_ids", "attention_mask")}
+    row = read["input_ids"][read["attention_mask"] == 1].tolist()
     slots = row.count(renderer.image_token_id)
     at = prompt.token_ids.index(renderer.image_token_id)
     assert row == [*prompt.token_ids[:at], *[renderer.image_token_id] * slots, *prompt.token_ids[at + 1 :]]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
-from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,16 +13,16 @@ from torch import nn
 
 from mllm_embed.errors import InvalidInput
 from mllm_embed.families import Family
-from mllm_embed.model_dir import ModelDir, file_sha256, open_model_dir, write_recipe
+from mllm_embed.model_dir import ModelDir, file_sha256, write_recipe
 from mllm_embed.modeling.attention_modes import attend_both_ways
-from mllm_embed.modeling.loading import Precision, load_base
-from mllm_embed.tasks import TASKS, Task, get_task
-from mllm_embed_training import heldout, ranks, scratch, toy_tasks
+from mllm_embed.modeling.loading import Precision, keep_unpacked, load_base
+from mllm_embed.tasks import Task, get_task
+from mllm_embed_training import heldout, toy_tasks
 from mllm_embed_training.answer_tasks import answer_tasks
 from mllm_embed_training.augment import Pictures
 from mllm_embed_training.config import ConfigError, FileSection, LoraSection, TrainConfig
 from mllm_embed_training.contrastive import ContrastiveStage
-from mllm_embed_training.data_files import file_task
+from mllm_embed_training.data_files import answer_task, file_task
 from mllm_embed_training.distill import DistillStage
 from mllm_embed_training.examples import ExampleTask
 from mllm_embed_training.generative import GenerativeStage
@@ -32,9 +30,11 @@ from mllm_embed_training.heldout import HeldOut
 from mllm_embed_training.joint import JointStage
 from mllm_embed_training.pair_tasks import pair_tasks
 from mllm_embed_training.prompt_encoder import PromptEncoder
+from mllm_embed_training.reconstruct import ReconstructStage
 from mllm_embed_training.run_files import written_whole
 from mllm_embed_training.sources import Package, data_folder
 from mllm_embed_training.stage import Stage
+from mllm_embed_training.start import soft_token_ids, start_directory
 from mllm_embed_training.teacher import TeacherVectors
 from mllm_embed_training.trainer import seed_everything
 
@@ -53,7 +53,6 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     """
     answers, pairs = choose_tasks(config, run_dir / "cache")
     start = start_directory(config, run_dir, {**answers, **pairs})
-    check_widths(config, start)
     device = pick_device(config.device)
     seed_everything(config.seed)  # the adapter's first weights are random
     model = open_model(config, start, device)
@@ -61,11 +60,13 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     if config.stage == "generative":
         return GenerativeStage(start, model, answers, **shared), start
     encoder = PromptEncoder(start, model, **shared)
-    if config.teacher is not None:
-        teacher = TeacherVectors(Path(config.teacher.vectors))
+    teacher = TeacherVectors(Path(config.teacher.vectors)) if config.teacher is not None else None
+    if config.stage == "distill" and config.teacher is not None and teacher is not None:
         temperatures = config.teacher.model_dump(exclude={"vectors"})
         return DistillStage(encoder, pairs, teacher=teacher, **temperatures), start
-    contrastive = ContrastiveStage(encoder, pairs, loss=config.loss)
+    if config.stage == "reconstruct":
+        return ReconstructStage(encoder, start, pairs, config.reconstruct), start
+    contrastive = ContrastiveStage(encoder, pairs, loss=config.loss, guide=teacher)
     if config.stage == "contrastive":
         return contrastive, start
     return JointStage(GenerativeStage(start, model, answers, **shared), contrastive), start
@@ -80,7 +81,8 @@ def choose_tasks(config: TrainConfig, cache: Path) -> tuple[Tasks, Tasks]:
     """
     names = set(config.data.tasks)
     answers, pairs = dict(toy_tasks.answer_tasks()), dict(toy_tasks.pair_tasks())
-    pairs |= {name: partial(open_file, name, file, cache) for name, file in config.data.files.items()}
+    for name, file in config.data.files.items():
+        (answers if file.learn == "answers" else pairs)[name] = partial(open_file, name, file, cache)
     if names - {*answers, *pairs}:
         package = Package(data_folder(config.data.folder))
         pictures = Pictures(config.data.augment)
@@ -90,6 +92,7 @@ def choose_tasks(config: TrainConfig, cache: Path) -> tuple[Tasks, Tasks]:
         "generative": set(answers),
         "contrastive": set(pairs),
         "distill": set(pairs),
+        "reconstruct": set(pairs),
         "joint": {*answers, *pairs},
     }[config.stage]
     if unknown := sorted(names - usable):
@@ -114,10 +117,15 @@ def open_file(name: str, file: FileSection, cache: Path) -> ExampleTask[Any]:
         task = get_task(file.task) if isinstance(file.task, str) else Task(name, file.task.query, file.task.target)
     except InvalidInput as error:
         raise ConfigError(f"data.files.{name}.task: {error}") from None
-    images = Path(file.images) if file.images is not None else None
-    return file_task(
-        file.path, schema=file.schema_, task=task, images=images, negatives=file.negatives, cache=cache / name
-    )
+    shared: dict[str, Any] = {
+        "schema": file.schema_,
+        "task": task,
+        "images": Path(file.images) if file.images is not None else None,
+        "cache": cache / name,
+    }
+    if file.learn == "answers":
+        return answer_task(file.path, **shared)
+    return file_task(file.path, negatives=file.negatives, **shared)
 
 
 def build_heldout(config: TrainConfig, stage: Stage, start: ModelDir) -> HeldOut | None:
@@ -142,64 +150,19 @@ def build_heldout(config: TrainConfig, stage: Stage, start: ModelDir) -> HeldOut
     return HeldOut(run_dir, tasks, heldout.trained_embedder(encoder), section.every)
 
 
-def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, ExampleTask[Any]]) -> ModelDir:
-    """Open the model that training starts from; a model from scratch is made once and kept in the run directory.
-
-    Raises:
-        ConfigError: an adapter in place of a model, or a template that the family lacks.
-    """
-    if config.model.path is not None:
-        start = open_model_dir(config.model.path)
-        if start.adapter is not None:
-            raise ConfigError(
-                f"model.path must be a whole model, but {config.model.path} is an adapter: merge it with "
-                f"`mllm-embed export {config.model.path} OUT` and start from OUT"
-            )
-    else:
-        path = run_dir / "start"
-        if not path.exists() and ranks.rank() == 0:
-            with written_whole(path) as folder:
-                scratch.create(config.model.scratch or scratch.ScratchModel(), corpus(tasks), folder, seed=config.seed)
-        ranks.wait()
-        start = open_model_dir(path)
-    if config.model.template is None:
-        return start
-    templates = start.family.templates
-    if config.model.template not in templates:
-        raise ConfigError(f"model.template must be one of {', '.join(templates)}, but is {config.model.template!r}")
-    chosen = templates[config.model.template]
-    return start.with_recipe(template=chosen.name, template_version=chosen.version)
-
-
-def check_widths(config: TrainConfig, start: ModelDir) -> None:
-    """Raise `ConfigError` if a Matryoshka width is not below the model's own."""
-    full = start.recipe.dimensions
-    if wide := [width for width in config.loss.matryoshka.dimensions if width >= full]:
-        raise ConfigError(f"loss.matryoshka.dimensions must be below the model's own {full}, but one is {wide[0]}")
-
-
-def corpus(tasks: Mapping[str, ExampleTask[Any]]) -> Iterable[str]:
-    """Yield the texts of every third row of a mixture, and what prompts are made of: the tokenizer learns on them."""
-    for built_in in TASKS.values():
-        yield from [f"{built_in.query}\n{built_in.target}\n"] * 200
-    yield from ["system\n", "user\n", "assistant\n"] * 200
-    for name, task in tasks.items():
-        for index, row in enumerate(range(0, len(task.rows), 3)):
-            yield from task.draw(task.rows[row], random.Random(f"{name}:{index}")).texts()
-
-
 def open_model(config: TrainConfig, start: ModelDir, device: torch.device) -> Any:
     """Load the model and mark what is trained: an adapter's weights, or all but the frozen parts."""
     section = config.model
     precision: Precision = "float32" if section.quantization is None else "4bit"
     model: Any = load_base(start.weights, precision=precision, attention=section.attention, device=str(device))
+    keep_unpacked(model)
     if start.recipe.attention == "bidirectional":
         attend_both_ways(model.get_submodule(start.family.language_model))
     if section.gradient_checkpointing:
         # Not the reentrant kind: it would lose the gradient where no input of a layer needs one, as under an adapter.
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if config.lora is not None:
-        return add_lora(model, start, config.lora)
+        return add_lora(model, start, config.lora, section.soft_prompt)
     for part in section.frozen:
         freeze(model, start.family, part)
     return model
@@ -221,8 +184,8 @@ def part_of(name: str, family: Family) -> str:
     return "language"
 
 
-def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection) -> nn.Module:
-    """Attach a fresh LoRA adapter to the language model, and to tower and projector where asked."""
+def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection, soft_prompt: int) -> nn.Module:
+    """Attach a fresh LoRA adapter to the language model, to tower and projector where asked, and to a soft prompt."""
     from peft import LoraConfig, get_peft_model
 
     family = start.family
@@ -236,7 +199,12 @@ def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection) -> nn.Module:
         )
     ]
     settings = LoraConfig(
-        r=lora.r, lora_alpha=lora.alpha, lora_dropout=lora.dropout, use_dora=lora.dora, target_modules=targets
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        use_dora=lora.dora,
+        target_modules=targets,
+        trainable_token_indices=soft_token_ids(start, soft_prompt) or None,
     )
     tuned: nn.Module = get_peft_model(model, settings)
     return tuned
@@ -274,6 +242,7 @@ def _write_result(stage: Stage, start: ModelDir, config: TrainConfig, out: Path)
         digest = file_sha256(out / "adapter_model.safetensors")
         base = os.path.relpath(start.weights, out)
         changes |= {"base": base, "adapter": ".", "adapter_sha256": digest}
-    if config.stage != "generative":
+        changes["quantization"] = config.model.quantization
+    if config.stage not in ("generative", "reconstruct"):
         changes["matryoshka_dimensions"] = config.loss.matryoshka.dimensions
     write_recipe(out, start.with_recipe(**changes).recipe)

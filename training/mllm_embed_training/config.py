@@ -29,9 +29,16 @@ class ModelSection(Section):
     """Start from this model directory or hub model."""
     template: str | None = None
     """Prompt format of the embedder to be; default: the family's."""
+    soft_prompt: int = Field(default=0, ge=0)
+    """Learned vectors in front of every prompt, as VladVA has them. They become the embeddings of so many new control
+    tokens in a copy of the model, `RUN_DIR/soft-start`, so that every engine serves them."""
+    mask: Literal["causal", "bidirectional"] | None = None
+    """Attention mask of the embedder; default: the start's. MoCa's is bidirectional, which vLLM does not serve."""
+    pooling: Literal["last_token", "mean"] | None = None
+    """Which token states become the vector; default: the start's. MoCa's is the mean, which vLLM does not serve."""
     quantization: Literal["nf4"] | None = None
     """QLoRA: keep the frozen weights in 4 bits (bitsandbytes, double quantisation); needs a lora section. The adapter
-    is exported onto the weights as they were before."""
+    is exported onto those weights, de-quantised."""
     frozen: tuple[Literal["tower", "projector", "language"], ...] = ()
     """Parts that are not trained when all weights are; an adapter leaves them all as they are."""
     gradient_checkpointing: bool = False
@@ -83,6 +90,9 @@ class FileSection(Section):
     """Folder that picture paths start from; default: the folder of the file."""
     negatives: int | None = Field(default=None, ge=0)
     """At most so many of a row's negatives, drawn anew each time; default: all."""
+    learn: Literal["pairs", "answers"] = "pairs"
+    """`answers`: next-token prediction of the positive, a text, in a dialogue that shows the query and asks the query's
+    instruction; for the generative and the joint stage."""
 
 
 class DataSection(Section):
@@ -121,14 +131,27 @@ class DataSection(Section):
 
 
 class TeacherSection(Section):
-    """Whose similarities the distill stage learns."""
+    """Whose similarities the distill stage learns, or who guides `loss.cwcl`."""
 
     vectors: str
     """Parquet with the columns text and vector; `mllm-embed teach` makes it."""
     temperature: float = Field(default=0.02, gt=0)
-    """Divides the student's cosines; UniME's is unpublished."""
+    """Divides the student's cosines when distilling; UniME's is unpublished."""
     teacher_temperature: float | None = Field(default=None, gt=0)
     """Divides the teacher's; default: the student's."""
+
+
+class ReconstructSection(Section):
+    """What the reconstruct stage hides (MoCa, arXiv:2506.23115); the defaults are of its published script."""
+
+    tokens: float = Field(default=0.4, gt=0, lt=1)
+    """Share of the text tokens that are hidden and predicted in place."""
+    patches: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the pictures' patches that give way to noise and are painted again."""
+    patch_weight: float = Field(default=0.1, ge=0)
+    """Factor of the patches' squared error beside the tokens' cross-entropy."""
+    mask_token: str = "<|endoftext|>"
+    """Control token that stands for a hidden text token."""
 
 
 class OptimSection(Section):
@@ -170,9 +193,9 @@ class EvaluateSection(Section):
 class TrainConfig(Section):
     """One training stage."""
 
-    stage: Literal["generative", "contrastive", "joint", "distill"]
+    stage: Literal["generative", "contrastive", "joint", "distill", "reconstruct"]
     """`generative`: answers in dialogues; `contrastive`: queries and positives; `joint`: steps of both kinds;
-    `distill`: the similarities that a teacher finds among texts."""
+    `distill`: the similarities that a teacher finds among texts; `reconstruct`: hidden tokens and patches of pairs."""
     run_dir: str
     """Checkpoints, curves and the result are written here."""
     model: ModelSection
@@ -181,6 +204,7 @@ class TrainConfig(Section):
     lora: LoraSection | None = None
     loss: LossSection = LossSection()
     teacher: TeacherSection | None = None
+    reconstruct: ReconstructSection = ReconstructSection()
     evaluate: EvaluateSection | None = None
     seed: int = 0
     """Of everything random."""
@@ -201,8 +225,18 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _teacher_for_distilling(self) -> TrainConfig:
-        if (self.stage == "distill") != (self.teacher is not None):
-            raise ValueError("the distill stage needs a teacher section, and no other stage has one")
+        needed = self.stage == "distill" or (self.stage in ("contrastive", "joint") and self.loss.guided)
+        if needed != (self.teacher is not None):
+            raise ValueError("the distill stage and loss.cwcl need a teacher section, and nothing else has one")
+        return self
+
+    @model_validator(mode="after")
+    def _both_sides_are_seen(self) -> TrainConfig:
+        if self.stage == "reconstruct" and self.model.mask != "bidirectional":
+            raise ValueError(
+                "the reconstruct stage needs model.mask: bidirectional: what is hidden is told by what "
+                "comes after it too"
+            )
         return self
 
     @model_validator(mode="after")

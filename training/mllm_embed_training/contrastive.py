@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from mllm_embed_training.objective import LossSection, Targets
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.prompt_encoder import PromptEncoder
 from mllm_embed_training.stage import Metrics
+from mllm_embed_training.teacher import TeacherVectors, taught_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,10 @@ class PreparedExample:
     candidate_keys: list[str]
     grades: list[float]
     """Of the positives, in order."""
+    scores: list[float]
+    """A judge's, of the candidates in order, NaN where there is none."""
+    guide: NDArray[np.float32] | None
+    """A guide's vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +50,30 @@ class ContrastiveBatch:
     """Queries and candidates in chunks; the first Q candidates are the positives in order, then whatever else there is.
 
     Attributes:
-        queries: chunks of model inputs, Q rows in all.
-        candidates: chunks of model inputs, C rows in all.
+        queries: chunks of model inputs, Q rows in all, those of like length together.
+        candidates: likewise, C rows in all.
+        query_rows: where each query stands among the rows of the chunks, int64 [Q].
+        candidate_rows: likewise, int64 [C].
         query_keys: equal where contents are, int64 [Q].
         candidate_keys: likewise, int64 [C].
         right: every right answer, int64 [P, 2] of query and candidate.
         grades: how right it is, float32 [P].
+        judged: what a judge has scored, int64 [J, 2] of query and candidate.
+        scores: a judge's, float32 [J].
+        guide: a guide's vectors, float32 [Q, G], or None.
     """
 
     queries: list[ModelInputs]
     candidates: list[ModelInputs]
+    query_rows: Tensor
+    candidate_rows: Tensor
     query_keys: Tensor
     candidate_keys: Tensor
     right: Tensor
     grades: Tensor
+    judged: Tensor
+    scores: Tensor
+    guide: Tensor | None
 
 
 class ContrastiveStage:
@@ -67,20 +83,31 @@ class ContrastiveStage:
         encoder: the model in training.
         tasks: the mixture's tasks.
         loss: the objective.
+        guide: vectors by text, for a loss that needs them.
     """
 
-    def __init__(self, encoder: PromptEncoder, tasks: Mapping[str, ExampleTask[Example]], *, loss: LossSection) -> None:
+    def __init__(
+        self,
+        encoder: PromptEncoder,
+        tasks: Mapping[str, ExampleTask[Example]],
+        *,
+        loss: LossSection,
+        guide: TeacherVectors | None = None,
+    ) -> None:
         self.model = encoder.model
         self.sizes = {name: len(task.rows) for name, task in tasks.items()}
         self.answers = {name: partial(_answers, task) for name, task in tasks.items() if task.answer is not None}
         self._encoder = encoder
         self.tasks = tasks
         self._loss = loss
+        self._guide = guide
 
     def prepare(self, draw: Draw) -> PreparedExample:
         """Render query, positives and negatives as the embedder will render them when it is served."""
         task = self.tasks[draw.task]
         example = task.draw(task.rows[draw.row], random.Random(str(draw.seed)))
+        if (lack := self._loss.lacks(example)) is not None:
+            raise CorruptRow(lack)
         sides = [example.positive, *example.also, *example.negatives]
         return PreparedExample(
             self._render(example.query, example.task, "query"),
@@ -88,6 +115,8 @@ class ContrastiveStage:
             example.query.key,
             [side.key for side in sides],
             list(example.grades or [1.0] * (1 + len(example.also))),
+            _by_candidate(example),
+            None if self._guide is None else self._guide[taught_side(example)[1].texts()[0]],
         )
 
     def collate(self, prepared: Sequence[PreparedExample]) -> ContrastiveBatch:
@@ -100,23 +129,39 @@ class ContrastiveStage:
             for column, (row, place) in enumerate(places)
             if place < len(prepared[row].grades)
         ]
+        judged = [
+            (row, column, prepared[row].scores[place])
+            for column, (row, place) in enumerate(places)
+            if not math.isnan(prepared[row].scores[place])
+        ]
+        guides = [example.guide for example in prepared if example.guide is not None]
+        queries, query_rows = self._bucketed([example.query for example in prepared])
+        candidates, candidate_rows = self._bucketed([prepared[row].candidates[place] for row, place in places])
         return ContrastiveBatch(
-            self._encoder.chunks([example.query for example in prepared]),
-            self._encoder.chunks([prepared[row].candidates[place] for row, place in places]),
-            _hashes([example.query_key for example in prepared]),
-            _hashes([prepared[row].candidate_keys[place] for row, place in places]),
-            torch.tensor([(row, column) for row, column, _ in right]),
-            torch.tensor([grade for _, _, grade in right]),
+            queries=queries,
+            candidates=candidates,
+            query_rows=query_rows,
+            candidate_rows=candidate_rows,
+            query_keys=_hashes([example.query_key for example in prepared]),
+            candidate_keys=_hashes([prepared[row].candidate_keys[place] for row, place in places]),
+            right=torch.tensor([(row, column) for row, column, _ in right]),
+            grades=torch.tensor([grade for _, _, grade in right]),
+            judged=torch.tensor([(row, column) for row, column, _ in judged], dtype=torch.long).view(-1, 2),
+            scores=torch.tensor([score for _, _, score in judged]),
+            guide=torch.from_numpy(np.stack(guides)) if guides else None,
         )
 
     def backward(self, batch: ContrastiveBatch) -> Metrics:
         """Accumulate this rank's part of the gradients of the loss over the batches of all ranks."""
         accuracy = torch.zeros(())
         targets = self._targets(batch)
+        query_rows, candidate_rows = (
+            rows.to(self._encoder.device) for rows in (batch.query_rows, batch.candidate_rows)
+        )
 
         def loss_of(queries: Tensor, candidates: Tensor) -> Tensor:
             nonlocal accuracy
-            queries, candidates = ranks.gather(queries), ranks.gather(candidates)
+            queries, candidates = ranks.gather(queries[query_rows]), ranks.gather(candidates[candidate_rows])
             accuracy = _accuracy(queries, candidates, targets)
             return self._loss.value(queries, candidates, targets)
 
@@ -141,10 +186,27 @@ class ContrastiveStage:
         grades = torch.zeros(len(query_keys), len(candidate_keys), device=device)
         grades[right[:, 0], right[:, 1]] = ranks.gather(batch.grades.to(device))
         excluded = duplicate_mask(query_keys.tolist(), candidate_keys.tolist(), labels, right)
-        return Targets(labels, excluded, grades)
+        judged = ranks.gather(batch.judged.to(device) + offset)
+        scores = torch.full_like(grades, torch.nan)
+        scores[judged[:, 0], judged[:, 1]] = ranks.gather(batch.scores.to(device))
+        guide = None if batch.guide is None else ranks.gather(batch.guide.to(device))
+        return Targets(labels, excluded, grades, scores, guide)
+
+    def _bucketed(self, prompts: Sequence[RenderedPrompt]) -> tuple[list[ModelInputs], Tensor]:
+        """Return chunks of prompts of like length, so that little is padded, and each prompt's row among theirs."""
+        lengths = [self._encoder.length(prompt) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lengths.__getitem__)
+        return self._encoder.chunks([prompts[place] for place in order]), torch.tensor(order).argsort()
 
     def _render(self, side: Side, task: Task, role: Role) -> RenderedPrompt:
         return self._encoder.render(EmbedInput(side.content), task.instruction(role))
+
+
+def _by_candidate(example: Example) -> list[float]:
+    """Return a judge's scores of all candidates, NaN for further positives, and for all where any is missing."""
+    count = 1 + len(example.negatives)
+    positive, *negatives = example.scores if len(example.scores) == count else [math.nan] * count
+    return [positive, *[math.nan] * len(example.also), *negatives]
 
 
 def _answers(task: ExampleTask[Example]) -> NDArray[np.int64]:

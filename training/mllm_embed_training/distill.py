@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mllm_embed.modeling.inputs import ModelInputs
-from mllm_embed.types import EmbedInput, RenderedPrompt, Text
+from mllm_embed.types import EmbedInput, RenderedPrompt
 from mllm_embed_training import ranks
-from mllm_embed_training.errors import CorruptRow
-from mllm_embed_training.examples import Example, ExampleTask, Side
+from mllm_embed_training.examples import Example, ExampleTask
 from mllm_embed_training.grad_cache import grad_cache_step
 from mllm_embed_training.losses import similarity_distillation
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.prompt_encoder import PromptEncoder
 from mllm_embed_training.stage import Metrics
-from mllm_embed_training.teacher import TeacherVectors
+from mllm_embed_training.teacher import TeacherVectors, taught_side
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +70,9 @@ class DistillStage:
         """Render a text and look up the teacher's vector of it."""
         task = self.tasks[draw.task]
         example = task.draw(task.rows[draw.row], random.Random(str(draw.seed)))
-        role, side = ("query", example.query) if _is_text(example.query) else ("target", example.positive)
-        if not _is_text(side):
-            raise CorruptRow("neither its query nor its positive is a text")
+        role, side = taught_side(example)
         (text,) = side.texts()
-        instruction = example.task.query if role == "query" else example.task.target
-        return self._encoder.render(EmbedInput(side.content), instruction), self._teacher[text]
+        return self._encoder.render(EmbedInput(side.content), example.task.instruction(role)), self._teacher[text]
 
     def collate(self, prepared: Sequence[tuple[RenderedPrompt, NDArray[np.float32]]]) -> DistillBatch:
         """Sort by length, so that little is padded, and cut in two: GradCache wants two sides."""
@@ -101,7 +97,3 @@ class DistillStage:
         loss = grad_cache_step(self._encoder.encode, *batch.halves, loss_of)
         tokens = sum(int(chunk["attention_mask"].sum()) for half in batch.halves for chunk in half)
         return {"loss": float(loss), "tokens": ranks.total(tokens)}
-
-
-def _is_text(side: Side) -> bool:
-    return len(side.content) == 1 and isinstance(side.content[0], Text)

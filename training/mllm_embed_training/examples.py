@@ -47,6 +47,7 @@ class Example:
         negatives: wrong answers of its own.
         also: further right answers, never contrasted with the query.
         grades: how right `positive` and those are, above 0; equal if empty.
+        scores: a judge's, of `positive` and the negatives; empty without a judge.
     """
 
     query: Side
@@ -55,6 +56,7 @@ class Example:
     negatives: tuple[Side, ...] = ()
     also: tuple[Side, ...] = ()
     grades: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
 
     def texts(self) -> list[str]:
         """Return the texts of query and positive."""

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 
 from mllm_embed.errors import IncompatibleCheckpoint, ModelError
 from mllm_embed.model_dir import ModelDir, open_model_dir
-from mllm_embed.modeling.loading import attach_adapter, load_base
+from mllm_embed.modeling.loading import attach_adapter, keep_unpacked, load_without_adapter
 from mllm_embed_training.export_files import matryoshka_keys, write_companions
 from mllm_embed_training.export_proof import (
     Proof,
@@ -90,11 +90,13 @@ def export(
     if adapter is not None and not (adapter / "adapter_model.safetensors").is_file():
         raise IncompatibleCheckpoint(f"{adapter} holds no adapter_model.safetensors, so it is not a LoRA adapter")
     with _all_or_nothing(out) as folder:
-        model = load_base(base.weights, device=device).eval()
+        model = load_without_adapter(base, device=device).eval()
         before = vectors(model, target)
         unmerged, merged_cosine, effect = before, 1.0, None
         if adapter is not None:
             model, unmerged = _merge(model, adapter, target)
+            if base.recipe.quantization is not None:
+                unmerged = _vectors_in_four_bits(base, adapter, target, device)
             effect = check_effect(before, unmerged)
             merged_cosine = check_merged(before, unmerged, vectors(model, target))
         meant = _write_weights(model, target, folder, dtype, max_shard_mib)
@@ -112,7 +114,13 @@ def _target(
     base: ModelDir, *, name: str, template: str | None, matryoshka_dimensions: Sequence[int] | None
 ) -> ModelDir:
     """Return the base under the recipe of the model that is made."""
-    changes: dict[str, Any] = {"name": name, "base": None, "adapter": None, "adapter_sha256": None}
+    changes: dict[str, Any] = {
+        "name": name,
+        "base": None,
+        "adapter": None,
+        "adapter_sha256": None,
+        "quantization": None,
+    }
     if template is not None:
         found = replace(base.recipe, template=template).find_template(base.path)
         changes |= {"template": found.name, "template_version": found.version}
@@ -126,6 +134,17 @@ def _merge(model: nn.Module, adapter: Path, target: ModelDir) -> tuple[nn.Module
     tuned: Any = attach_adapter(model, adapter).eval()
     unmerged = vectors(tuned, target)
     return tuned.merge_and_unload(safe_merge=True).eval(), unmerged
+
+
+def _vectors_in_four_bits(base: ModelDir, adapter: Path, target: ModelDir, device: str) -> Tensor:
+    """Embed the fixed set as training did: by bitsandbytes' own products with weights in 4 bits, here in float32."""
+    model = load_without_adapter(base, precision="4bit", device=device)
+    keep_unpacked(model)
+    module: Any
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype = torch.float32
+    return vectors(attach_adapter(model, adapter).eval(), target)
 
 
 def _write_weights(model: Any, target: ModelDir, folder: Path, dtype: Dtype, max_shard_mib: float) -> Tensor:
@@ -148,7 +167,7 @@ def _cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
 def _read_back(folder: Path, device: str) -> Tensor:
     """Embed the fixed set with the written directory alone."""
     written = open_model_dir(folder)
-    return vectors(load_base(written.weights, device=device).eval(), written)
+    return vectors(load_without_adapter(written, device=device).eval(), written)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mllm_embed_training import losses
+from mllm_embed_training.examples import Example
 from mllm_embed_training.losses.cosines import cosines, own_columns
 from mllm_embed_training.section import Positive, Section
 
@@ -34,11 +35,15 @@ class Targets:
         excluded: bool [Q, C], True where a candidate is no fair negative; other right answers are none.
         grades: how right each candidate is, at least 0, float [Q, C]; above 0 for the label and other right answers;
             None where the label is the only one.
+        scores: a judge's, of each query's own candidates, float [Q, C], NaN for all others; None without a judge.
+        guide: a frozen guide's vectors of the queries or their positives, float [Q, G]; None without one.
     """
 
     labels: Tensor
     excluded: Tensor
     grades: Tensor | None = None
+    scores: Tensor | None = None
+    guide: Tensor | None = None
 
 
 class Term(Section, ABC):
@@ -50,6 +55,11 @@ class Term(Section, ABC):
     @abstractmethod
     def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
         """Return the loss of queries [Q, D] and candidates [C, D], a scalar."""
+
+    def lacks(self, example: Example) -> str | None:
+        """Say what an example lacks for this loss, or return None."""
+        del example
+        return None
 
 
 class InfoNce(Term):
@@ -153,6 +163,79 @@ class GeodesicMixup(Term):
         )
 
 
+class Cwcl(Term):
+    """Weigh candidates by how similar a frozen guide finds their texts (`losses.cwcl`); needs a teacher section."""
+
+    temperature: Temperature = 0.02
+    """Divides the cosines."""
+
+    def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return the loss of queries and positives; explicit negatives take no part."""
+        if targets.guide is None:
+            raise ValueError("cwcl needs a guide's vectors")
+        positives, excluded = candidates[targets.labels], targets.excluded[:, targets.labels]
+        return losses.cwcl(queries, positives, targets.guide, temperature=self.temperature, mask=excluded)
+
+
+class OneToK(Term):
+    """Align each query with all its K positives at once, such as a text in K languages (`losses.one_to_k`)."""
+
+    k: int = Field(ge=2)
+    """Positives of every row."""
+    temperature: Temperature = 0.02
+    """Divides the cosines."""
+
+    def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return the loss; explicit negatives take no part."""
+        if targets.grades is None:
+            raise ValueError("one_to_k needs to know all right answers")
+        own = (targets.grades > 0).nonzero()[:, 1]  # by query, K columns each
+        return losses.one_to_k(queries, candidates[own], temperature=self.temperature)
+
+    def lacks(self, example: Example) -> str | None:
+        """Every row needs K positives."""
+        have = 1 + len(example.also)
+        return None if have == self.k else f"loss.one_to_k needs {self.k} positives, but the row has {have}"
+
+
+class ScoreDistillation(Term):
+    """Rank each row's own positive and negatives as a judge scored them (`losses.score_distillation`)."""
+
+    temperature: Temperature = 0.02
+    """Divides the cosines."""
+    score_temperature: Temperature = 0.02
+    """Divides the judge's scores."""
+
+    def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return the mean over the queries, which may have different numbers of candidates."""
+        if targets.scores is None:
+            raise ValueError("score_distillation needs a judge's scores")
+        judged = ~targets.scores.isnan()  # [Q, C]
+        counts = judged.sum(dim=1)
+        parts = []
+        for k in counts.unique().tolist():
+            rows = counts == k
+            columns = judged[rows].nonzero()[:, 1].view(-1, k)  # [R, K]
+            part = losses.score_distillation(
+                queries[rows],
+                candidates[columns],
+                targets.scores[rows].gather(1, columns),
+                temperature=self.temperature,
+                score_temperature=self.score_temperature,
+            )
+            parts.append(part * len(columns) / len(queries))
+        return sum(parts[1:], start=parts[0])
+
+    def lacks(self, example: Example) -> str | None:
+        """Every row needs negatives, and scores of them and of the positive."""
+        if example.negatives and len(example.scores) == 1 + len(example.negatives):
+            return None
+        return (
+            "loss.score_distillation needs negatives, positive_score and as many negative_scores, but the row has "
+            f"{len(example.negatives)} negatives and {len(example.scores)} scores"
+        )
+
+
 class Matryoshka(Section):
     """Train leading parts of the vectors to be vectors (`losses.matryoshka`), the full width included."""
 
@@ -182,6 +265,9 @@ class LossSection(Section):
     alignment: Alignment | None = None
     uniformity: Uniformity | None = None
     geodesic_mixup: GeodesicMixup | None = None
+    cwcl: Cwcl | None = None
+    one_to_k: OneToK | None = None
+    score_distillation: ScoreDistillation | None = None
     matryoshka: Matryoshka = Matryoshka()
 
     @property
@@ -196,6 +282,15 @@ class LossSection(Section):
         if not self.terms:
             raise ValueError("at least one loss needs a weight above 0")
         return self
+
+    def lacks(self, example: Example) -> str | None:
+        """Say what an example lacks for one of the losses, or return None."""
+        return next((lack for term in self.terms if (lack := term.lacks(example)) is not None), None)
+
+    @property
+    def guided(self) -> bool:
+        """Whether a loss needs a guide's vectors."""
+        return any(isinstance(term, Cwcl) for term in self.terms)
 
     def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
         """Return the objective of a batch.

@@ -40,6 +40,10 @@ class PromptEncoder:
         """Return the prompt of an input, its pictures loaded, as the embedder will render it when it is served."""
         return self._renderer.render(item, instruction, pictures(item))
 
+    def length(self, prompt: RenderedPrompt) -> int:
+        """Return how many tokens the model reads for a prompt."""
+        return self._inputs.length(prompt)
+
     def chunks(self, prompts: Sequence[RenderedPrompt]) -> list[ModelInputs]:
         """Build model inputs of at most `chunk_size` prompts each, in order, on the CPU."""
         size = self._chunk_size
@@ -48,5 +52,9 @@ class PromptEncoder:
     def encode(self, chunk: ModelInputs) -> Tensor:
         """Return the pooled vectors of a chunk, float32 [N, D], with a graph where gradients are enabled."""
         inputs = {name: tensor.to(self.device) for name, tensor in chunk.items()}
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+        with self.autocast():
             return encode(self.model, inputs).float()
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the model computes."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16)

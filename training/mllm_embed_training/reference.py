@@ -24,8 +24,8 @@ _RECIPES = """# Recipes
 
 Written by `make docs` from [the recipe's checked form](../training/mllm_embed_training/config.py). A recipe is a YAML
 file with these keys; unknown ones are refused, and `--set section.key=value` overrides any of them. Ready ones are in
-[training/configs](../training/configs); [training-data.md](training-data.md) says how your own rows come in, and
-[losses.md](losses.md) what stands under `loss`.
+[training/configs](../training/configs); [training-data.md](training-data.md) says how your own rows come in,
+[losses.md](losses.md) what stands under `loss`, and [training-runs.md](training-runs.md) what a run leaves and says.
 
 """
 _HEAD = """# Losses

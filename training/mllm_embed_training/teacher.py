@@ -11,7 +11,23 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mllm_embed.tasks import Role
+from mllm_embed.types import Text
 from mllm_embed_training.errors import CorruptRow, DataFileError
+from mllm_embed_training.examples import Example, Side
+
+
+def taught_side(example: Example) -> tuple[Role, Side]:
+    """Return the one text of an example that a teacher knows: the query's if it is a text, else the positive's.
+
+    Raises:
+        CorruptRow: neither is a text.
+    """
+    sides: tuple[tuple[Role, Side], ...] = (("query", example.query), ("target", example.positive))
+    for role, side in sides:
+        if len(side.content) == 1 and isinstance(side.content[0], Text):
+            return role, side
+    raise CorruptRow("neither its query nor its positive is a text")
 
 
 class TeacherVectors:

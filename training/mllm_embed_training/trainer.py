@@ -103,8 +103,12 @@ def run_identity(config: TrainConfig, start: str) -> dict[str, str]:
     Settings at their defaults are left out, so that a version with one more of them still goes on.
     """
     data = config.data
-    shared = config.model_dump(mode="json", include={"stage", "lora", "loss", "seed"}, exclude_defaults=True)
+    shared = config.model_dump(
+        mode="json", include={"stage", "lora", "loss", "reconstruct", "seed"}, exclude_defaults=True
+    )
     shared |= {"model": start, "model.template": config.model.template, "model.frozen": sorted(config.model.frozen)}
+    if config.model.soft_prompt:
+        shared["model.soft_prompt"] = [config.model.soft_prompt, config.model.path]
     kept = {"augment", "tasks", "batch_size", "group_size", "distinct_answers"}
     shared |= {f"data.{key}": value for key, value in data.model_dump(mode="json", include=kept).items()}
     if config.teacher is not None:

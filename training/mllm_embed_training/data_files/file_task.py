@@ -11,9 +11,11 @@ from typing import Any
 
 from mllm_embed.model_dir import file_sha256
 from mllm_embed.tasks import Task
+from mllm_embed.types import Text
 from mllm_embed_training.data_files.schemas import SCHEMAS, Fields, ReadPicture, read_picture
 from mllm_embed_training.data_files.stores import find_files, open_rows
-from mllm_embed_training.examples import Example, ExampleTask
+from mllm_embed_training.errors import CorruptRow
+from mllm_embed_training.examples import Dialogue, Example, ExampleTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +29,42 @@ class _Maker:
 
     def __call__(self, row: Any, rng: random.Random) -> Example:
         fields: Fields = SCHEMAS[self.schema](row, self.picture, rng)
-        negatives = fields.negatives
+        negatives, scores = fields.negatives, fields.scores
         if self.negatives is not None and len(negatives) > self.negatives:
-            negatives = tuple(rng.sample(negatives, self.negatives))
+            chosen = rng.sample(range(len(negatives)), self.negatives)
+            negatives = tuple(negatives[place] for place in chosen)
+            if len(scores) == 1 + len(fields.negatives):
+                scores = (scores[0], *(scores[1 + place] for place in chosen))
         positive, *also = fields.positives
-        return Example(fields.query, positive, fields.instructions(self.task), negatives, tuple(also), fields.grades)
+        task = fields.instructions(self.task)
+        return Example(fields.query, positive, task, negatives, tuple(also), fields.grades, scores)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asker:
+    """Makes a dialogue of a row: the query is shown, its instruction asked, the first positive answered."""
+
+    schema: str
+    picture: ReadPicture
+    task: Task
+
+    def __call__(self, row: Any, rng: random.Random) -> Dialogue:
+        fields: Fields = SCHEMAS[self.schema](row, self.picture, rng)
+        (answer, *more) = fields.positives[0].content
+        if more or not isinstance(answer, Text):
+            raise CorruptRow("an answer to learn must be a text")
+        asked = fields.instructions(self.task).query
+        return Dialogue((*fields.query.content, Text(asked)), answer.text)
+
+
+def answer_task(path: str, *, schema: str, task: Task, images: Path | None, cache: Path) -> ExampleTask[Dialogue]:
+    """Open files as dialogues whose answers are learned; see `file_task`.
+
+    Raises:
+        DataFileError: no such file, an unknown format, or no rows.
+    """
+    root = images or find_files(path)[0].parent
+    return ExampleTask(open_rows(path, cache), _Asker(schema, read_picture(root), task))
 
 
 def file_task(

@@ -44,7 +44,7 @@ _IMAGE_SLOT = re.compile(r"<\|image_\d+\|>|<\|image_pad\|>|<image>")
 """How MMEB's rows mark the picture's place: Phi-3's numbered slot, Qwen's, LLaVA's."""
 _PAIR_KEYS = frozenset({"query", "anchor", "positive", "positives", "negative", "negatives", "grades", "task", "id"})
 _INFORMATION = re.compile(r"negative_\d+|positive_score|negative_scores|__key__")
-"""Keys beside `_PAIR_KEYS` that rows may have: numbered negatives, and what mining notes."""
+"""Keys beside `_PAIR_KEYS` that rows may have: numbered negatives, and what mining or a judge notes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,7 @@ class Fields:
         positives: right answers, at least one.
         negatives: wrong ones.
         grades: how right each positive is, above 0; equal if empty.
+        scores: a judge's or a miner's, of the first positive and the negatives; empty if the row has none.
         task: the row's own task: a built-in one's name, or its two instructions by role; None leaves it to the recipe.
     """
 
@@ -63,6 +64,7 @@ class Fields:
     positives: tuple[Side, ...]
     negatives: tuple[Side, ...] = ()
     grades: tuple[float, ...] = ()
+    scores: tuple[float, ...] = ()
     task: str | Mapping[str, str] | None = None
 
     def instructions(self, default: Task) -> Task:
@@ -106,6 +108,7 @@ def pairs(row: Row, picture: ReadPicture, _rng: random.Random) -> Fields:
         tuple(make_side(positive, picture) for positive in positives),
         tuple(make_side(negative, picture) for negative in [*negatives, *_numbered(row)]),
         tuple(map(float, grades)),
+        _scores(row),
         row.get("task"),
     )
 
@@ -254,6 +257,20 @@ def _numbered(row: Row) -> list[Any]:
     """The negatives of sentence-transformers' columns: `negative`, `negative_1`, ..."""
     names = sorted((key for key in row if re.fullmatch(r"negative(_\d+)?", key)), key=lambda key: (len(key), key))
     return [row[name] for name in names if row[name] is not None]
+
+
+def _scores(row: Row) -> tuple[float, ...]:
+    """What `mllm-embed mine`, a reranker or a judge noted beside positive and negatives."""
+    positive, negatives = row.get("positive_score"), row.get("negative_scores")
+    if positive is None or negatives is None:
+        return ()
+    try:
+        scores = tuple(map(float, [positive, *negatives]))
+    except (TypeError, ValueError):
+        scores = (math.nan,)
+    if not all(map(math.isfinite, scores)):
+        raise CorruptRow("positive_score must be a number, and negative_scores a list of numbers")
+    return scores
 
 
 def _is_grade(value: Any) -> bool:

@@ -1,0 +1,72 @@
+"""Rows of like length share a chunk, so that little is padded; the step is that of one chunk, whatever the order."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mllm_embed_training.build import build_stage
+from mllm_embed_training.config import TrainConfig
+from mllm_embed_training.contrastive import ContrastiveBatch, ContrastiveStage
+from mllm_embed_training.plan import Draw
+from mllm_embed_training.trainer import trainable
+
+LENGTHS = (9, 1, 6, 2, 8, 1, 7, 3)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    lines = [
+        {"query": "big " * length, "positive": "red " * (10 - length), "negatives": ["blue " * length]}
+        for length in LENGTHS
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    return tmp_path / "rows.jsonl"
+
+
+def stage_of(model: Path, rows: Path, chunk_size: int) -> ContrastiveStage:
+    raw = {
+        "stage": "contrastive",
+        "run_dir": str(rows.parent / "run"),
+        "model": {"path": str(model)},
+        "loss": {"info_nce": {"temperature": 0.1}},
+        "data": {
+            "tasks": {"rows": 1},
+            "files": {"rows": {"path": str(rows)}},
+            "batch_size": 8,
+            "group_size": 8,
+            "chunk_size": chunk_size,
+        },
+        "optim": {"steps": 1, "lr": 0.01},
+        "bf16": False,
+    }
+    stage, _ = build_stage(TrainConfig.model_validate(raw), rows.parent / "run")
+    assert isinstance(stage, ContrastiveStage)
+    return stage
+
+
+def batch(stage: ContrastiveStage) -> ContrastiveBatch:
+    return stage.collate([stage.prepare(Draw("rows", row, (0, 0, row))) for row in range(len(LENGTHS))])
+
+
+def test_the_shortest_share_a_chunk_and_the_longest(tiny_path: Path, rows: Path) -> None:
+    made = batch(stage_of(tiny_path, rows, chunk_size=2))
+    widths = [[int(row.sum()) for row in chunk["attention_mask"]] for chunk in made.queries]
+    flat = [width for chunk in widths for width in chunk]
+    assert flat == sorted(flat)
+    read = [flat[row] for row in made.query_rows.tolist()]
+    word = (max(read) - min(read)) // (max(LENGTHS) - min(LENGTHS))
+    assert [width - min(read) for width in read] == [word * (length - min(LENGTHS)) for length in LENGTHS]
+    padded = sum(chunk["attention_mask"].numel() for chunk in made.queries)
+    assert padded < sum(2 * max(pair) for pair in zip(read[::2], read[1::2], strict=True))
+
+
+def test_the_step_is_that_of_one_chunk(tiny_path: Path, rows: Path) -> None:
+    losses, gradients = [], []
+    for chunk_size in (3, 100):
+        stage = stage_of(tiny_path, rows, chunk_size)
+        losses.append(stage.backward(batch(stage))["loss"])
+        gradients.append(torch.cat([p.grad.flatten() for p in trainable(stage) if p.grad is not None]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[1].norm()
