@@ -1,12 +1,15 @@
-"""Whether marking a region helps: the same pictures with and without it, on scenes of `mini-mmeb`.
+"""Whether marking a region helps: the same pictures with and without it, on toy scenes and on scenes of `mini-mmeb`.
 
-    python benchmarks/regions.py DATA [--model mllm-embed-mini] [--count 400]
+    python benchmarks/regions.py [DATA] [--model mllm-embed-mini] [--count 400]
 
+- toy-shapes: two to four coloured shapes, drawn by code; the picture asks for the name of one of them among the names
+  of the scene's shapes.
 - sprite-condition: two emoji side by side; the picture asks for the name of one of them, among the names of all emoji.
 - nlvr-object: a scene of coloured shapes in three boxes; the picture asks for the name of one shape ("the yellow circle
   in the left box") among the names of the scene's shapes. The close-up alone does not show in which box it is.
 
-Prints the share of queries whose first answer is right, with its standard error, for each way of asking.
+Without DATA (the data package, see docs/data.md) only the first is asked. Prints the share of queries whose first
+answer is right, with its standard error, for each way of asking.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from mllm_embed.evaluation.mini_mmeb_scenes import OBJECTS
 from mllm_embed.evaluation.pools import Selection, hash_order
 from mllm_embed.media import load_sync
 from mllm_embed.tasks import get_task
+from mllm_embed.toy_shapes import scenes
 
 BATCH = 64
 BOX_STRIDE = 150
@@ -49,6 +53,16 @@ class Question:
     name: str
     names: tuple[str, ...]
     words: str
+
+
+def toys(count: int) -> list[Question]:
+    """Return questions about toy scenes: the first shape of each."""
+    found: list[Question] = []
+    for scene in scenes(2 * count, seed=0):
+        if len(scene.objects) > 1 and len(found) < count:
+            first = scene.objects[0]
+            found.append(Question(scene.image, first.box, first.name, tuple(one.name for one in scene.objects), ""))
+    return found
 
 
 def sprites(data: DataFolder, count: int) -> list[Question]:
@@ -79,9 +93,9 @@ def shapes(data: DataFolder, count: int) -> list[Question]:
     """Return questions about the scenes of nlvr-object: the first shape, in hash order, that its name tells apart."""
     selection = Selection()
     rows = [row for row in data.rows(*OBJECTS) if selection.is_held_out(row["split"]) and row["structured"]]
-    scenes = {row["image"]: row for row in rows}.values()
+    distinct = {row["image"]: row for row in rows}.values()  # the same picture stands under several sentences
     found: list[Question] = []
-    for row in hash_order(scenes, lambda row: str(row["image_id"])):
+    for row in hash_order(distinct, lambda row: str(row["image_id"])):
         boxes = list(named_boxes(json.loads(row["structured"])))
         names = [name for name, _ in boxes]
         clear = [(name, box) for name, box in boxes if names.count(name) == 1]
@@ -142,14 +156,16 @@ def measure(embedder: Embedder, title: str, questions: Sequence[Question]) -> No
 def main() -> None:
     """Measure both tasks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, help="folder of the data package, see docs/data.md")
+    parser.add_argument("data", type=Path, nargs="?", help="folder of the data package, see docs/data.md")
     parser.add_argument("--model", default="mllm-embed-mini")
     parser.add_argument("--count", type=int, default=400, help="questions of each task, at most")
     options = parser.parse_args()
-    data = DataFolder(options.data)
     with Embedder.load(options.model, backend="transformers") as embedder:
-        measure(embedder, "sprite-condition", sprites(data, options.count))
-        measure(embedder, "nlvr-object", shapes(data, options.count))
+        measure(embedder, "toy-shapes", toys(options.count))
+        if options.data is not None:
+            data = DataFolder(options.data)
+            measure(embedder, "sprite-condition", sprites(data, options.count))
+            measure(embedder, "nlvr-object", shapes(data, options.count))
 
 
 if __name__ == "__main__":

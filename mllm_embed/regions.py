@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,7 +16,7 @@ import numpy as np
 import PIL.Image
 
 from mllm_embed import media
-from mllm_embed.errors import InvalidInput
+from mllm_embed.errors import InvalidInput, MediaTooLarge
 from mllm_embed.types import Image, Region, RunLengths, Text
 
 if TYPE_CHECKING:
@@ -86,16 +87,25 @@ async def load_mask(region: Region, size: tuple[int, int], policy: MediaPolicy) 
         InvalidInput: the region is not inside the picture, the mask has another size or marks nothing.
         InputError: the mask is no picture that can be read.
     """
+    drawn = None
+    if region.mask is not None and not isinstance(region.mask, RunLengths):
+        try:  # one that cannot fit is not decoded
+            drawn = await media.load(Image(region.mask), replace(policy, max_pixels=size[0] * size[1]))
+        except MediaTooLarge as error:
+            raise MediaTooLarge(f"the mask of a region must fit its picture, {size[0]} x {size[1]}: {error}") from None
+    return await media.in_decoder(_mask, region, drawn, size)
+
+
+def _mask(region: Region, drawn: PIL.Image.Image | None, size: tuple[int, int]) -> NDArray[np.bool_]:
     mask = np.zeros(size[::-1], dtype=bool)
     if region.point is not None:
-        mask = _disc(region.point, size)
+        _cover_disc(mask, region.point, size)
     elif region.box is not None:
-        _cover(mask, region.box, size)
+        _cover_box(mask, region.box, size)
     elif isinstance(region.mask, RunLengths):
         _check_size(region.mask.size[::-1], size)
         mask = _unpacked(region.mask)
-    elif region.mask is not None:
-        drawn = await media.load(Image(region.mask), policy)
+    elif drawn is not None:
         _check_size(drawn.size, size)
         mask = np.asarray(drawn.convert("L")) > 127
     if not mask.any():
@@ -136,7 +146,7 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _cover(mask: NDArray[np.bool_], box: tuple[float, float, float, float], size: tuple[int, int]) -> None:
+def _cover_box(mask: NDArray[np.bool_], box: tuple[float, float, float, float], size: tuple[int, int]) -> None:
     """Cover every pixel that a box touches."""
     left, top, right, bottom = box
     if left < 0 or top < 0 or right > size[0] or bottom > size[1]:
@@ -147,17 +157,20 @@ def _cover(mask: NDArray[np.bool_], box: tuple[float, float, float, float], size
     mask[math.floor(top) : math.ceil(bottom), math.floor(left) : math.ceil(right)] = True
 
 
-def _disc(point: tuple[float, float], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Cover what lies about a point."""
+def _cover_disc(mask: NDArray[np.bool_], point: tuple[float, float], size: tuple[int, int]) -> None:
+    """Cover the pixels whose middle is near a point, and the one that it lies in."""
     x, y = point
     if not (0 <= x < size[0] and 0 <= y < size[1]):
         raise InvalidInput(
             f"the point of a region must lie within the picture of {size[0]} x {size[1]} pixels, but is {x}, {y}"
         )
-    rows, columns = np.ogrid[: size[1], : size[0]]
-    radius = max(1.0, _POINT_SHARE * min(size))
-    disc: NDArray[np.bool_] = (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
-    return disc
+    radius = _POINT_SHARE * min(size)
+    left, top = max(0, math.floor(x - radius)), max(0, math.floor(y - radius))
+    rows, columns = np.ogrid[top : math.ceil(y + radius), left : math.ceil(x + radius)]
+    rows, columns = rows[: size[1] - top], columns[:, : size[0] - left]
+    near = (columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2 <= radius**2
+    mask[top : top + near.shape[0], left : left + near.shape[1]] = near
+    mask[math.floor(y), math.floor(x)] = True
 
 
 def _unpacked(runs: RunLengths) -> NDArray[np.bool_]:

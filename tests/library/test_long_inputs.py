@@ -30,7 +30,8 @@ def small() -> Iterator[Embedder]:
     """An embedder that takes 128 tokens."""
     with fake_embedder() as fake:
         recipe = replace(fake.model_dir.recipe, max_tokens=128)
-        yield Embedder(replace(fake.model_dir, recipe=recipe), fake.backend)
+        with Embedder(replace(fake.model_dir, recipe=recipe), fake.backend) as small:
+            yield small
 
 
 def tokens(embedder: Embedder, text: str) -> list[int]:

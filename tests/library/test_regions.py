@@ -165,6 +165,10 @@ def test_what_are_no_runs_is_refused(size: Any, counts: Any, says: str) -> None:
         (Region(point=(-0.1, 10)), "must lie within the picture of 60 x 40 pixels"),
         (Region(box=(50, 30, 61, 40)), "box of a region must lie within the picture of 60 x 40 pixels, but is 50, 30"),
         (Region(box=(-5, 0, 5, 5)), "must lie within the picture of 60 x 40 pixels"),
+        (
+            Region(mask=drawn_mask(size=(61, 40))),
+            "must fit its picture, 60 x 40: an image may have at most 2,400 pixels",
+        ),
         (Region(mask=drawn_mask(size=(40, 60))), "the size of its picture, 60 x 40 pixels, but is 40 x 60"),
         (Region(mask=RunLengths((60, 40), (2400,))), "the size of its picture, 60 x 40 pixels, but is 40 x 60"),
         (Region(mask=RunLengths((10, 99_999_999), (999_999_990,))), "pixels, but is 99999999 x 10"),

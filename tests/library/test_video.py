@@ -125,6 +125,14 @@ async def test_given_frames_are_used_as_they_are() -> None:
     pictures = tuple(map(picture, range(9)))
     clip = await load(pictures, frames=3)
     assert (numbers(clip), clip.times) == ([0, 4, 8], (0.0, 4.0, 8.0))
+    known = await load(pictures, frames=3, times=tuple(number / 2 for number in range(9)))
+    assert (numbers(known), known.times) == ([0, 4, 8], (0.0, 2.0, 4.0))
+
+
+@pytest.mark.parametrize("source", [b"film", (picture(0), picture(1))])
+def test_times_are_for_frames_that_are_given(source: Any) -> None:
+    with pytest.raises(InvalidInput, match="times of a video are for frames that are given, one for each"):
+        Video(source, times=(0.0,))
 
 
 async def test_large_frames_are_shrunk_while_they_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,6 +206,7 @@ async def test_sound_alone_is_no_video() -> None:
         ({"max_video_seconds": 3.0}, "may last at most 3 seconds"),
         ({"max_video_bytes": 100}, "a video may have at most 100 bytes"),
         ({"max_pixels": 1000}, r"a frame of a video may have at most 1,000 pixels, but has 3,072 \(64 x 48\)"),
+        ({"max_video_decode_s": 0.0}, "the video takes too long to decode"),
     ],
 )
 async def test_limits(limits: dict[str, Any], says: str) -> None:
@@ -206,8 +215,19 @@ async def test_limits(limits: dict[str, Any], says: str) -> None:
 
 
 async def test_an_endless_animation_is_refused() -> None:
+    data = animation(20, "GIF", duration=200)
     with pytest.raises(MediaTooLarge, match="may last at most 1 seconds"):
-        await load(animation(20, "GIF", duration=200), replace(LOCAL, max_video_seconds=1.0))
+        await load(data, replace(LOCAL, max_video_seconds=1.0))
+    with pytest.raises(MediaTooLarge, match="the video takes too long to decode"):
+        await load(data, replace(LOCAL, max_video_decode_s=0.0))
+
+
+async def test_8k_is_shrunk_or_refused() -> None:
+    data = film(1, size=(7680, 4320))
+    (frame,) = (await load(data)).frames
+    assert frame.size == (1920, 1080)
+    with pytest.raises(MediaTooLarge, match=r"at most 30,000,000 pixels, but has 33,177,600 \(7680 x 4320\)"):
+        await load(data, replace(LOCAL, max_pixels=30_000_000))
 
 
 async def test_strangers_name_no_files_and_no_urls() -> None:

@@ -107,7 +107,14 @@ async def test_equal_items_in_flight_reach_the_engine_once(front: Front, engine:
 
 @pytest.mark.parametrize(
     "other",
-    [{"dimensions": 16}, {"instruction": "Look."}, {"task": "text-to-image"}, {"role": "target"}, {"truncate": "end"}],
+    [
+        {"dimensions": 16},
+        {"instruction": "Look."},
+        {"task": "text-to-image"},
+        {"role": "target"},
+        {"truncate": "end"},
+        {"windows": True},
+    ],
 )
 async def test_what_is_asked_for_differently_is_not_equal(front: Front, engine: Watched, other: dict[str, Any]) -> None:
     await asyncio.gather(front.embed(asked("cat"), "me"), front.embed(asked("cat", **other), "me"))

@@ -21,6 +21,7 @@ from mllm_embed_serving.metrics import Metrics
 from mllm_embed_serving.pipeline.cache import ResultCache
 from mllm_embed_serving.pipeline.flights import Flights
 from mllm_embed_serving.pipeline.keys import item_key
+from mllm_embed_serving.pipeline.long_texts import merged, windows_of
 from mllm_embed_serving.pipeline.measured import RENDERING, MeasuredBackend
 from mllm_embed_serving.pipeline.pictures import Pictures, PixelBudget
 from mllm_embed_serving.schemas.common import EmbeddingRequest, ItemError
@@ -110,13 +111,15 @@ class Front:
             return known
         item = await self._pictures.decoded(item, budget)
         RENDERING.set(time.perf_counter())
-        (embedding,) = await self._embedder.aembed(
-            [item],
+        parts = await windows_of(item, wanted, self._embedder)
+        embeddings = await self._embedder.aembed(
+            parts,
             task=wanted.task,
             role=wanted.role,
             instruction=wanted.instruction,
-            dimensions=wanted.dimensions,
+            dimensions=wanted.dimensions if len(parts) == 1 else None,
             truncate=wanted.truncate,
         )
+        embedding = embeddings[0] if len(parts) == 1 else merged(embeddings, wanted.dimensions)
         await self._cache.put(key, embedding)
         return embedding

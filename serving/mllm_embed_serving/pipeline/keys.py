@@ -38,7 +38,7 @@ def _hash(parts: list[bytes], item: EmbedInput, wanted: EmbeddingRequest, scope:
     """Hash a head that says how long each part is, then the parts, so that no two items read alike."""
     kinds = [_kind(content) for content in item.content]
     instruction = wanted.instruction if item.instruction is None else item.instruction
-    asked = [instruction, wanted.dimensions, wanted.truncate]
+    asked = [instruction, wanted.dimensions, wanted.truncate, wanted.windows]
     if instruction is None:
         asked += [wanted.task, wanted.role]
     head = json.dumps([scope, asked, kinds, [len(part) for part in parts]]).encode("ascii")

@@ -67,6 +67,7 @@ class EmbeddingRequest:
         instruction: free instruction for the inputs without one of their own.
         dimensions: width asked for; None keeps the full one.
         truncate: what to do with inputs that are too long.
+        windows: whether a text that is too long is embedded as the mean of its windows instead.
     """
 
     inputs: tuple[EmbedInput | ItemError, ...]
@@ -75,6 +76,7 @@ class EmbeddingRequest:
     instruction: str | None = None
     dimensions: int | None = None
     truncate: Truncate = "none"
+    windows: bool = False
 
     @property
     def images(self) -> int:

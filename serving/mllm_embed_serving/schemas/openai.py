@@ -34,7 +34,9 @@ JINA_TASKS: dict[str, tuple[str, Role]] = {
     "classification": ("classification", "query"),
 }
 """Jina's names of tasks, and our task and side for each."""
-TRUNCATIONS: dict[str, Truncate] = {"none": "none", "start": "start", "end": "end"}
+WINDOWS = "windows"
+"""Value of `truncate` that cuts nothing off: a text that is too long is embedded as the mean of its windows."""
+TRUNCATIONS: dict[str, Truncate] = {"none": "none", "start": "start", "end": "end", WINDOWS: "none"}
 
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "add_generation_prompt": (),
@@ -95,13 +97,15 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
         raise InvalidParameter("give either a task or an instruction, not both", param="instruction")
     task, role = _task_and_role(body)
     partial = fields.boolean(body.get("partial"), "partial", default=False)
+    truncation = _truncation(body.get("truncate"))
     read = reader.item if items.field == "input" else reader.conversation
     wanted = EmbeddingRequest(
         dimensions=fields.positive_integer(body.get("dimensions"), "dimensions"),
         task=task,
         role=role,
         instruction=instruction,
-        truncate=_truncation(body.get("truncate")),
+        truncate=TRUNCATIONS[truncation],
+        windows=truncation == WINDOWS,
         inputs=read_each(items, read, settings) if partial else read_items(items, read, settings),
     )
     return EncodedRequest(wanted=wanted, encoding=_encoding(body), partial=partial)
@@ -150,11 +154,12 @@ def _task_and_role(body: dict[str, Any]) -> tuple[str, Role]:
     return task, own
 
 
-def _truncation(value: Any) -> Truncate:
-    """Read `truncate`: none, start or end in any case; true and false as Jina writes them."""
+def _truncation(value: Any) -> str:
+    """Read `truncate`: a key of `TRUNCATIONS` in any case; true and false as Jina writes them."""
     if isinstance(value, bool):
         return "end" if value else "none"
-    return fields.choice(value.lower() if isinstance(value, str) else value, "truncate", TRUNCATIONS, "none")
+    names = {name: name for name in TRUNCATIONS}
+    return fields.choice(value.lower() if isinstance(value, str) else value, "truncate", names, "none")
 
 
 def _encoding(body: dict[str, Any]) -> str:
