@@ -106,8 +106,9 @@ def item_key(item: EmbedInput) -> str:
     """
     digest = hashlib.sha256(repr(item.instruction).encode())
     for content in item.content:
-        if not isinstance(content, (Text, Image)):
-            raise InvalidInput(f"texts and pictures can be evaluated, but an item holds a {type(content).__name__}")
+        if not isinstance(content, (Text, Image)) or (isinstance(content, Image) and content.region is not None):
+            kind = "region" if isinstance(content, Image) else type(content).__name__
+            raise InvalidInput(f"texts and pictures can be evaluated, but an item holds a {kind}")
         data = content.text.encode() if isinstance(content, Text) else _picture_bytes(content)
         digest.update(f"|{type(content).__name__} {len(data)}|".encode())
         digest.update(data)

@@ -28,17 +28,22 @@ def test_its_examples_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     draw(1).save(tmp_path / "photo.png")
+    mask = PIL.Image.new("L", (96, 80))
+    mask.paste(255, (10, 10, 60, 40))
+    mask.save(tmp_path / "mask.png")
     (tmp_path / "film.mp4").write_bytes(film(20))
     (tmp_path / "report.pdf").write_bytes(pdf(0, 200))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Embedder, "load", lambda _name: fake)
     names: dict[str, Any] = {}
     examples = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(examples) == 5
+    assert len(examples) == 7
     for example in examples:
         exec(compile(example, str(PAGE), "exec"), names)  # noqa: S102  # our own page
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "(4, 64)"
-    assert shown[2].startswith("((0.0, ")
-    assert shown[3] == "2 (2, 64) (1, 64)"
-    assert [line.partition(":")[0] for line in shown[4:]] == ["input[1]"] * 5
+    assert shown[2] == "(4, 64)"
+    assert shown[3].startswith("((0.0, ")
+    assert shown[4] == "2 (2, 64) (1, 64)"
+    assert shown[5] == "(64,) (1, 64) 3 3"
+    assert [line.partition(":")[0] for line in shown[6:]] == ["input[1]"] * 6

@@ -5,9 +5,10 @@ import PIL.Image
 import pytest
 
 from mllm_embed.backends.fake import fake_embedder
+from mllm_embed.errors import InvalidInput
 from mllm_embed.evaluation.encoders import EmbedderEncoder, PixelEncoder
 from mllm_embed.evaluation.eval_types import item_key
-from mllm_embed.types import EmbedInput, Image, Text
+from mllm_embed.types import Content, EmbedInput, Image, Region, Text, Video
 
 pytestmark = pytest.mark.fast
 
@@ -64,3 +65,12 @@ def test_item_keys_tell_content_order_and_instruction_apart() -> None:
     ]
     assert len({item_key(item) for item in items}) == len(items)
     assert item_key(EmbedInput.of("ab", "c")) == item_key(items[0])
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(Image(b"", Region(point=(1, 1))), "but an item holds a region"), (Video(b""), "but an item holds a Video")],
+)
+def test_what_has_no_key_is_refused(content: Content, says: str) -> None:
+    with pytest.raises(InvalidInput, match=says):
+        item_key(EmbedInput((content,)))
