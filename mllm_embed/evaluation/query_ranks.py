@@ -64,7 +64,9 @@ class QueryRanks:
     def values(self) -> tuple[float, ...]:
         """Return chance and all metrics, in the order of `ALL_METRICS`; nDCG counts how right a candidate is."""
         ranking = self.ranking()
-        first = replace(score(ranking.ranks), ndcg5=graded_ndcg(ranking, 5), ndcg10=graded_ndcg(ranking, 10))
+        first = score(ranking.ranks)
+        if self.gains:
+            first = replace(first, ndcg5=graded_ndcg(ranking, 5), ndcg10=graded_ndcg(ranking, 10))
         more = (recall(ranking, 10), average_precision(ranking), r_precision(ranking))
         return (self.chance, *astuple(first), *more)
 
