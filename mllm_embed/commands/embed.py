@@ -17,8 +17,9 @@ def embed(
     inputs: Annotated[
         list[str],
         typer.Argument(
-            help="Pictures, .txt files (one text per line), .jsonl files (records with text, image or both), folders "
-            "that hold any of these, or - for lines on standard input."
+            help="Pictures, videos, .pdf files (one row per page), .txt files (one text per line), .jsonl files "
+            "(records with text, image or both, perhaps a region of the image), folders that hold any of these, "
+            "or - for lines on standard input."
         ),
     ],
     *,
