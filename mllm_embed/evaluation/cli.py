@@ -163,8 +163,8 @@ def _cache(folder: Path | None) -> Path:
 def _measure(options: Any, opened: Callable[[ExitStack], Any], out: Path, html: Path | None) -> None:
     """Read the data, open what is measured, measure it, write and print."""
     from mllm_embed.evaluation.html_page import check_jinja
-    from mllm_embed.evaluation.report import diagnostics_table, markdown
     from mllm_embed.evaluation.run import page_of_run, read_suite, run, tell_failures
+    from mllm_embed.evaluation.scores_page import markdown
 
     started = time.perf_counter()
     if html is not None:
@@ -176,7 +176,6 @@ def _measure(options: Any, opened: Callable[[ExitStack], Any], out: Path, html: 
     if html is not None:
         _write(html, page_of_run(finished, options.dimensions))
     print(markdown([report]))
-    print(diagnostics_table([report]))
     times = report["timing"]
     print(f"{out}: {times['items']:,} items, {times['embedded']:,} embedded now, {times['items_per_s']} per second")
     if failed := report["failed"]:
@@ -189,19 +188,27 @@ def _measure(options: Any, opened: Callable[[ExitStack], Any], out: Path, html: 
 def report_command(
     files: Annotated[list[Path], typer.Argument(help="JSON reports of `mllm-embed eval mini-mmeb`.")],
     *,
-    out: Annotated[Path | None, typer.Option(help="Write the Markdown here instead of printing it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the Markdown page here instead of printing it.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write an HTML page (without pictures) instead.")] = None,
-    details: Annotated[bool, typer.Option(help="Add the table of parts and slices.")] = True,
+    details: Annotated[bool, typer.Option(help="Add the tables of languages, hubs, parts and slices.")] = True,
 ) -> None:
-    """Put several reports side by side as a Markdown table; refuse those that were not measured on the same data."""
+    """Put several reports side by side on one Markdown page: docs/scores.md is one.
+
+    Scores, means, what was measured and how, robustness, languages, diagnostics. Reports that were not measured on the
+    same data, pools and queries are refused.
+    """
     from mllm_embed.evaluation.html_page import html_page
-    from mllm_embed.evaluation.report import markdown, read_report
+    from mllm_embed.evaluation.report import read_report
+    from mllm_embed.evaluation.scores_page import scores_page
 
     reports = [read_report(file) for file in files]
     if html is not None:
         _write(html, html_page(reports))
     if out is not None or html is None:
-        _show(markdown(reports, details=details), out)
+        command = " ".join(
+            ["mllm-embed eval report", *(file.name for file in files), f"--out {out.name if out else 'PAGE'}"]
+        )
+        _show(scores_page(reports, command=command, details=details), out)
 
 
 @evaluate.command("compare")

@@ -11,15 +11,9 @@ from typing import Any
 
 from mllm_embed.evaluation.eval_types import EvaluationError
 from mllm_embed.evaluation.gallery import TaskGallery, VectorMap
-from mllm_embed.evaluation.report import (
-    DIAGNOSTICS,
-    Report,
-    check_comparable,
-    diagnostic,
-    model_name,
-    pool_size,
-    task_label,
-)
+from mllm_embed.evaluation.report import Report, model_name
+from mllm_embed.evaluation.report_tables import counted_tasks, first_with, pool_size, task_label
+from mllm_embed.evaluation.scores_page import headline_tables, more_tables
 from mllm_embed.evaluation.task_scores import task_score
 
 COLOURS = ("#2f6fde", "#e07b1f", "#2a9d6f", "#b6449b", "#7a6ad8", "#c24141", "#5b7f95", "#a08a1b")
@@ -30,13 +24,14 @@ _RADAR = 150.0
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One model's score on one task, in per cent of the width."""
+    """One model's score on one task with its interval, and what it would be unperturbed if it is perturbed."""
 
     colour: str
     model: str
     value: float
     low: float
     high: float
+    clean: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +74,7 @@ def html_page(
     check_jinja()
     import jinja2
 
-    if not reports:
-        raise EvaluationError("a page needs at least one report")
-    for other in reports[1:]:
-        check_comparable(reports[0], other)
+    _, runs = headline_tables(reports)
     source = files("mllm_embed.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -97,12 +89,12 @@ def html_page(
         tasks=task_rows(reports),
         metas=metas,
         spokes=spokes(metas) if len(metas) >= 3 else [],
-        polygons=[polygon(_values(one, metas)) for one in reports],
+        polygons=[polygon(values) if (values := _complete(one, metas, reports)) else "" for one in reports],
         rings=[polygon([share] * len(metas)) for share in (0.25, 0.5, 0.75, 1.0)],
-        instances=_instances(reports),
+        runs=runs,
+        tables=more_tables(reports),
         galleries=galleries,
         vectors=vectors,
-        diagnostics=[(label, [diagnostic(one, path) for one in reports]) for label, path in DIAGNOSTICS.items()],
     )
 
 
@@ -122,13 +114,19 @@ def task_rows(reports: Sequence[Report]) -> list[TaskRow]:
             Bar(
                 COLOURS[place % len(COLOURS)],
                 model_name(reports[place]),
-                *(max(value, 0.0) for value in (task_score(result), *result["interval"])),
+                *_shares(task_score(result), *result["interval"]),
+                result.get("robustness", {}).get("clean"),
             )
             for place, result in own
         )
         pool = pool_size(list(first["parts"].values()))
         rows.append(TaskRow(task_label(name, first), first["meta_task"], first["queries"], pool, first["chance"], bars))
     return rows
+
+
+def _shares(value: float, low: float, high: float) -> tuple[float, float, float]:
+    """Correlations may be below 0, bars not."""
+    return max(value, 0.0), max(low, 0.0), max(high, 0.0)
 
 
 def spokes(names: Sequence[str]) -> list[Spoke]:
@@ -164,31 +162,25 @@ def _on_circle(place: int, count: int, share: float) -> tuple[float, float]:
 
 
 def _meta_tasks(reports: Sequence[Report]) -> list[str]:
-    """Meta-tasks that every run did, in the order of the suite."""
-    names = dict.fromkeys(str(result["meta_task"]) for report in reports for result in report["results"].values())
-    return [name for name in names if all(name in report["overall"]["meta_tasks"] for report in reports)]
+    """Meta-tasks that means are over, in the order of the suite."""
+    return list(dict.fromkeys(first_with(name, reports)["meta_task"] for name in counted_tasks(reports)))
 
 
-def _values(report: Report, metas: Sequence[str]) -> list[float]:
+def _complete(report: Report, metas: Sequence[str], reports: Sequence[Report]) -> list[float]:
+    """A run's score on every meta-task, nothing if it did not do every task."""
+    if report["overall"]["tasks"] < len(counted_tasks(reports)):
+        return []
     return [float(report["overall"]["meta_tasks"][name]) for name in metas]
 
 
 def _overall(reports: Sequence[Report]) -> list[dict[str, Any]]:
     """Both means per model; a mean over some of the tasks must not stand beside a mean over all."""
-    every = max(report["overall"]["tasks"] for report in reports)
+    every = len(counted_tasks(reports))
     return [
         {
-            "tasks": report["overall"]["tasks"],
-            "complete": report["overall"]["tasks"] == every,
-            "mean_over_tasks": report["overall"]["mean_over_tasks"],
-            "mean_over_meta_tasks": report["overall"]["mean_over_meta_tasks"],
+            "tasks": one["overall"]["tasks"],
+            "complete": one["overall"]["tasks"] == every > 0,
+            **{name: one["overall"][name] for name in ("mean_over_tasks", "mean_over_meta_tasks")},
         }
-        for report in reports
+        for one in reports
     ]
-
-
-def _instances(reports: Sequence[Report]) -> list[tuple[str, list[dict[str, Any] | None]]]:
-    names = dict.fromkeys(
-        name for report in reports for name, result in report["results"].items() if "instances" in result
-    )
-    return [(name, [report["results"].get(name, {}).get("instances") for report in reports]) for name in names]

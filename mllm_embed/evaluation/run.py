@@ -22,6 +22,7 @@ from mllm_embed.evaluation.query_ranks import QueryRanks, ranks_file, write_rank
 from mllm_embed.evaluation.report import Report, make_report, write_report
 from mllm_embed.evaluation.runner import Progress, embed_all, rank_tasks, score_tasks, supported
 from mllm_embed.evaluation.vector_store import VectorStore
+from mllm_embed.types import Image
 from mllm_embed.vectors import check_dimensions
 
 BOOTSTRAP_SEED = 0
@@ -135,7 +136,7 @@ def run(
     report = make_report(
         suite=suite.name,
         model={**description, "name": options.name or description["name"]},
-        settings=_settings(options),
+        settings=_settings(options, tasks),
         checksums=suite.folder.checksums(),
         results=score_tasks(tasks, outcomes),
         ranks_sha256=write_ranks(ranks_file(out), outcomes),
@@ -180,12 +181,13 @@ def check_width(dimensions: int | None, description: dict[str, object]) -> None:
         raise EvaluationError(f"--dimensions does not apply to {description['name']}")
 
 
-def _settings(options: RunOptions) -> dict[str, object]:
+def _settings(options: RunOptions, tasks: Sequence[EvalTask]) -> dict[str, object]:
+    pictures = (sum(isinstance(one, Image) for one in item.content) for task in tasks for item in task.items())
     return {
         "split_prefix": options.selection.prefix,
         "limit_pool": options.selection.pool_limit,
         "train_queries": options.selection.train_queries,
         "dimensions": options.dimensions,
         "bootstrap_seed": BOOTSTRAP_SEED,
-        **({} if options.suite == MINI_MMEB else {"frames": options.frames}),
+        "frames": max(pictures) if options.suite == MINI_MMEB else options.frames,
     }

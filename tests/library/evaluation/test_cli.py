@@ -49,6 +49,8 @@ def test_a_run_writes_a_report_and_prints_its_table(data_path: Path, tmp_path: P
     assert "| emoji-t2i | 25 |" in result.output
     assert "| modality gap |" in result.output
     assert report["settings"]["bootstrap_seed"] == 0
+    assert report["settings"]["frames"] == 6
+    assert "| robust-emoji-i2t | blur |" in result.output
     assert len(report["config_sha256"]) == 64
 
 
@@ -112,8 +114,10 @@ def test_reports_side_by_side(data_path: Path, tmp_path: Path) -> None:
         run("mini-mmeb", "--data", data_path, "--out", tmp_path / name, "--tasks", "nlvr", "--name", name)
     result = run("report", tmp_path / "one", tmp_path / "other", "--no-details")
     assert "| task | pool | queries | chance | one | other |" in result.output
-    run("report", tmp_path / "one", "--out", tmp_path / "table.md")
-    assert "By part and slice" in (tmp_path / "table.md").read_text()
+    run("report", tmp_path / "one", "--out", tmp_path / "scores.md")
+    page = (tmp_path / "scores.md").read_text()
+    assert "Written by `mllm-embed eval report one --out scores.md`" in page
+    assert "By part and slice" in page
 
 
 def test_the_pages_of_one_run_and_of_two(data_path: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from mllm_embed.evaluation.gallery import Histogram, Hit, Point, Shown, Strip, T
 from mllm_embed.evaluation.html_page import histogram_path, html_page, polygon, spokes, task_rows
 from mllm_embed_demo.screenshots import FLAGS, NARROW, find_chromium
 from tests.library.evaluation.test_report import report, result
+from tests.library.evaluation.test_scores_page import in_languages, perturbed
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -93,10 +94,28 @@ def test_scores_intervals_and_chance_stand_there() -> None:
     assert (row.name, row.chance, row.pool, row.queries) == ("x", 0.01, "100", 40)
 
 
-def test_a_mean_over_fewer_tasks_says_so() -> None:
+def test_a_mean_over_fewer_tasks_is_not_shown() -> None:
     text = html_page([several("one"), report("other", x=result(0.5))])
-    assert "over 1 tasks only: not comparable" in text
-    assert "Map of the candidates" not in text
+    words = read(text).words
+    assert "did only 1 of the tasks: a mean over them would not be comparable" in words
+    assert text.count('<div class="big">-</div>') == 2
+    assert words.count("mean over tasks") == 3  # a card per model, and the table
+    assert "Map of the candidates" not in words
+
+
+def test_what_was_measured_robustness_and_languages_stand_there() -> None:
+    found = report("one", **several("one")["results"], r=perturbed(0.75, 0.25), l=in_languages(de=0.5))
+    words = read(html_page([found])).words
+    for expected in (
+        "fingerprint",
+        "most frames of a clip",
+        "0.750 → 0.250 (-0.500 ± 0.100)",
+        "Languages",
+        "de",
+        "12,346",
+    ):
+        assert expected in words
+    assert [bar.clean for row in task_rows([found]) for bar in row.bars] == [None, None, None, 0.75, None]
 
 
 def test_a_smoke_run_says_so() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mllm_embed.evaluation.eval_types import EvaluationError
-from mllm_embed.evaluation.report import diagnostics_table, make_report, markdown, read_report, write_report
+from mllm_embed.evaluation.report import check_comparable, make_report, read_report, write_report
 
 pytestmark = pytest.mark.fast
 
@@ -41,42 +41,6 @@ def report(name: str, **results: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def rows(text: str) -> list[list[str]]:
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
-
-
-def test_models_stand_side_by_side() -> None:
-    one, other = report("one", x=result(0.5), y=result(0.25, meta="VQA")), report("other", x=result(0.75))
-    table = rows(markdown([one, other], details=False))
-    assert table[0] == ["task", "pool", "queries", "chance", "one", "other"]
-    assert table[2] == ["x", "100", "40", "0.010", "0.500 ± 0.100", "0.750 ± 0.100"]
-    assert table[3] == ["y", "100", "40", "0.010", "0.250 ± 0.100", "-"]
-
-
-def test_a_mean_over_some_tasks_does_not_stand_beside_one_over_all() -> None:
-    one, other = report("one", x=result(0.5), y=result(0.25)), report("other", x=result(0.75))
-    table = rows(markdown([one, other], details=False))
-    assert table[4] == ["**mean over tasks**", "", "", "", "0.375", "-"]
-    assert table[5] == ["**mean over meta-tasks**", "", "", "", "0.375", "-"]
-
-
-def test_details_show_every_part_and_slice() -> None:
-    table = rows(markdown([report("one", x=result(0.5))]))
-    assert ["x", "noto", "test_new", "100", "10", "0.010", "0.250"] in table
-
-
-def test_a_smoke_run_says_so() -> None:
-    small = report("one", x=result(0.5))
-    small["settings"]["limit_pool"] = 20
-    assert "cut to 20" in markdown([small])
-
-
-def test_a_cut_width_is_part_of_the_name() -> None:
-    cut = report("one", x=result(0.5))
-    cut["settings"]["dimensions"] = 64
-    assert "one @64" in markdown([cut])
-
-
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -91,25 +55,13 @@ def test_runs_that_cannot_be_compared_are_refused(change: Any, reason: str) -> N
     other = copy.deepcopy(report("other", x=result(0.5)))
     change(other)
     with pytest.raises(EvaluationError, match=reason):
-        markdown([report("one", x=result(0.5)), other])
+        check_comparable(report("one", x=result(0.5)), other)
 
 
 def test_reports_are_read_as_written(tmp_path: Path) -> None:
     one = report("one", x=result(0.5))
     write_report(tmp_path / "new" / "one.json", one)
     assert read_report(tmp_path / "new" / "one.json") == one
-
-
-def test_a_query_with_candidates_of_its_own_sees_from_to() -> None:
-    table = rows(markdown([report("one", x=result(0.5, pool=0))], details=False))
-    assert table[2][:2] == ["x", "4 to 9"]
-
-
-def test_diagnostics_stand_side_by_side() -> None:
-    table = rows(diagnostics_table([report("one", x=result(0.5)), report("other", x=result(0.5))]))
-    assert ["modality gap", "0.500", "0.500"] in table
-    assert ["cone, texts", "0.250", "0.250"] in table
-    assert ["cone, pictures", "-", "-"] in table
 
 
 def test_the_configuration_has_a_hash() -> None:
@@ -123,8 +75,3 @@ def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(EvaluationError, match=r"x\.json"):
         read_report(tmp_path / "x.json")
-
-
-def test_a_table_needs_a_report() -> None:
-    with pytest.raises(EvaluationError, match="at least one"):
-        markdown([])

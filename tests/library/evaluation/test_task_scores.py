@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from mllm_embed.evaluation.eval_types import EvalTask, Part, Query, item_key
 from mllm_embed.evaluation.query_ranks import QueryRanks, part_digest, read_ranks, write_ranks
 from mllm_embed.evaluation.ranking import Ranking, average_precision, spearman
-from mllm_embed.evaluation.report import markdown
 from mllm_embed.evaluation.runner import embed_all, overall, rank_tasks, score_tasks
+from mllm_embed.evaluation.scores_page import markdown
 from mllm_embed.evaluation.task_scores import metric, task_score
 from mllm_embed.evaluation.vector_store import VectorStore
 from mllm_embed.types import EmbedInput, Text
@@ -192,6 +192,7 @@ def test_a_report_names_the_metrics_and_what_is_not_there() -> None:
         "model": {"name": "planar"},
         "settings": {"split_prefix": "test", "limit_pool": None},
         "data": {},
+        "diagnostics": {},
         "results": found,
         "overall": overall(found),
         "absent": ["three", "four"],
