@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from memory import Memory
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -57,30 +58,6 @@ def _timed(step: Step, device: str) -> float:
     step()
     synchronise()
     return time.perf_counter() - started
-
-
-class Memory:
-    """Peak memory since it was made, above what was in use then."""
-
-    def __init__(self, device: str) -> None:
-        self._cuda = device == "cuda"
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats()
-            self._rest = float(torch.cuda.memory_allocated())
-        else:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
-            self._rest = _status("VmRSS")
-
-    def peak(self) -> float:
-        """Return it, in MiB."""
-        peak = torch.cuda.max_memory_allocated() if self._cuda else _status("VmHWM")
-        return (peak - self._rest) / 2**20
-
-
-def _status(field: str) -> float:
-    """Return a field of this process's status, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return float(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024
 
 
 class Rows:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parent.parent / "benchmarks/gpu"
+FOLDER = Path(__file__).parent.parent / "benchmarks"
 TINY = ("--device", "cpu", "--size", "tiny", "--pixels", "96", "--rounds", "1")
 
 
 @pytest.mark.parametrize(
     ("script", "options", "says"),
     [
-        ("embedding.py", ("--batch", "2", "--attention", "sdpa"), "items/s"),
-        ("training.py", ("--batch", "8", "--chunk", "4"), "utilisation"),
+        ("gpu_embedding.py", ("--batch", "2", "--attention", "sdpa"), "items/s"),
+        ("gpu_training.py", ("--batch", "8", "--chunk", "4"), "utilisation"),
     ],
 )
 def test_a_gpu_benchmark_runs_on_a_cpu(script: str, options: tuple[str, ...], says: str, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@
 
 Both servers run all the time; each load goes to the one and the other in turn, round after round, and the medians of
 the rounds are compared. Both read the same prompts, which is proved first: their vectors are equal. Ours is measured
-with its cache, which new content never hits; the last two rows repeat content. With `--two-layers` the model is so
+with its cache, which new content never hits; the last rows repeat content. With `--two-layers` the model is so
 small that it is the servers that are measured. Needs a machine whose cores nothing else wants, and memory for two
 engines.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -44,6 +45,7 @@ from mllm_embed_training.chat_template import chat_template
 from mllm_embed_training.scratch import ScratchModel, TextShape, VisionShape, create
 
 _READY_S = 600
+_WARM_UP_S = 1.0
 _SAME = 0.9999
 """Cosine from which two vectors are the same."""
 _ENGINE_SITE = Path(mllm_embed.backends.__file__).parent / "_engine_site"
@@ -58,13 +60,21 @@ class Row:
     workload: Workload
     clients: int
 
+    def bodies(self, model: str, seed: int, seconds: float) -> list[dict[str, Any]]:
+        """Make more requests than can be sent: drawing pictures meanwhile would take the servers' cores."""
+        rate = (3000 if self.workload.repeated else 800) / self.workload.items
+        endless = replace(self.workload, seed=seed).requests(model)
+        return list(itertools.islice(endless, int(rate * seconds) + self.clients))
+
 
 ROWS = (
     Row("text, 1 per request", Workload(kind="text"), 32),
     Row("text, 64 per request", Workload(kind="text", items=64), 4),
     Row("image + text", Workload(kind="mixture"), 32),
     Row("text, 90 % repeated", Workload(kind="text", repeated=0.9), 32),
+    Row("text, 99 % repeated", Workload(kind="text", repeated=0.99), 32),
     Row("image + text, 90 % repeated", Workload(kind="mixture", repeated=0.9), 32),
+    Row("image + text, 99 % repeated", Workload(kind="mixture", repeated=0.99), 32),
 )
 
 
@@ -172,8 +182,10 @@ async def _compare(urls: dict[str, str], model_dir: ModelDir, options: argparse.
     for row in ROWS:
         found: dict[str, list[Measurement]] = {server.name: [] for server in servers}
         for round_ in range(options.rounds):
+            # A round has content of its own, the same for both servers.
+            content = row.bodies(model_dir.recipe.name, 1000 + round_, options.seconds + _WARM_UP_S)
             for server in servers:
-                found[server.name].append(await _measure(server, row, round_, options.seconds))
+                found[server.name].append(await _measure(server, content, row.clients, options.seconds))
         rates = {name: median(len(one.latencies) / one.seconds for one in each) for name, each in found.items()}
         slowest = {name: median(one.percentile(99) for one in each) for name, each in found.items()}
         bad = sum(one.statuses.total() - one.statuses[200] for each in found.values() for one in each)
@@ -194,10 +206,9 @@ class Server:
     url: str
     model_dir: ModelDir
 
-    def requests(self, workload: Workload) -> Iterator[dict[str, Any]]:
-        """Yield what it is sent, so that both read the same prompts: vLLM fills the template for messages only."""
-        bodies = workload.requests(self.model_dir.recipe.name)
-        return map(self._with_prompts, bodies) if self.name == "vLLM" else bodies
+    def requests(self, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return what it is sent, so that both read the same prompts: vLLM fills the template for messages only."""
+        return [self._with_prompts(body) for body in bodies] if self.name == "vLLM" else list(bodies)
 
     def _with_prompts(self, body: dict[str, Any]) -> dict[str, Any]:
         if "input" not in body:
@@ -211,22 +222,22 @@ class Server:
 async def _check_same_vectors(servers: Sequence[Server], row: Row) -> None:
     """Send one request to both servers; other vectors would mean that they are asked for different work."""
     found = []
+    body = row.bodies(servers[0].model_dir.recipe.name, 0, 0)[0]
     for server in servers:
         async with httpx.AsyncClient(base_url=server.url, timeout=300, trust_env=False) as client:
-            answer = await client.post("/v1/embeddings", json=next(server.requests(row.workload)))
+            answer = await client.post("/v1/embeddings", json=server.requests([body])[0])
         found.append(np.stack([from_base64(item["embedding"]) for item in answer.raise_for_status().json()["data"]]))
     worst = float((found[0] * found[1]).sum(axis=1).min())
     if worst < _SAME:
         raise SystemExit(f"{row.name}: the servers give different vectors (cosine {worst:.4f})")
 
 
-async def _measure(server: Server, row: Row, round_: int, seconds: float) -> Measurement:
-    """Measure one server once; a round has content of its own, the same for both servers."""
-    limits = httpx.Limits(max_connections=row.clients)
+async def _measure(server: Server, content: Sequence[dict[str, Any]], clients: int, seconds: float) -> Measurement:
+    limits = httpx.Limits(max_connections=clients)
     async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=300, trust_env=False) as client:
-        bodies = server.requests(replace(row.workload, seed=1000 + round_))
-        await closed_loop(client, bodies, clients=row.clients, seconds=min(1.0, seconds))  # warms up
-        return await closed_loop(client, bodies, clients=row.clients, seconds=seconds)
+        bodies = iter(server.requests(content))
+        await closed_loop(client, bodies, clients=clients, seconds=_WARM_UP_S)
+        return await closed_loop(client, bodies, clients=clients, seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """One contrastive step at real size: tokens per second, use of the device's arithmetic, peak memory; LoRA and QLoRA.
 
-    python benchmarks/gpu/training.py
-    python benchmarks/gpu/training.py --size qwen3_vl-2b --quantization nf4 --chunk 16
-    python benchmarks/gpu/training.py --device cpu --size tiny --pixels 96 --batch 8 --chunk 4 --rounds 1
+    python benchmarks/gpu_training.py
+    python benchmarks/gpu_training.py --size qwen3_vl-2b --quantization nf4 --chunk 16
+    python benchmarks/gpu_training.py --device cpu --size tiny --pixels 96 --chunk 16 --rounds 1 --batch 64
 
 LoRA (rank 16, alpha 64) on random weights of the published sizes, GradCache, gradient checkpointing, bfloat16: pictures
 with short texts as queries, texts as answers. Utilisation counts the operations of the plain step (one pass forward and
 one back; the second pass forward of GradCache and the one of checkpointing are our own affair) against the rate of a
-large matrix product, measured in the same run.
+large matrix product, measured in the same run. Memory is that of the loaded model, and the peak above it and above the
+inputs of the batch, which wait in the host's memory: of torch's tensors on a GPU, of the process on a CPU. It hardly
+grows with --batch.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from real_sizes import SIZES, WORDS, matrix_rate, peak_gib, picture, synchronise, write_model
+from memory import Memory
+from real_sizes import SIZES, WORDS, matrix_rate, picture, synchronise, write_model
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -51,7 +54,7 @@ def main() -> None:
     rate = matrix_rate(device, torch.bfloat16)
     kinds = options.quantization or (["none", "nf4"] if device.type == "cuda" else ["none"])
     table = Table(
-        *("model", "weights", "s/step", "tokens/s", "utilisation", "peak GiB"),
+        *("model", "weights", "s/step", "tokens/s", "utilisation", "model MiB", "step MiB"),
         title=f"{options.batch} pairs, chunks of {options.chunk}, {options.pixels} px, {rate / 1e12:.1f} TFLOP/s",
     )
     for size in options.size or [size for size in SIZES if size != "tiny"]:
@@ -65,10 +68,9 @@ def _measure(
     model_dir: ModelDir, kind: str, options: argparse.Namespace, device: torch.device, rate: float
 ) -> tuple[str, ...]:
     """Take steps with one model; return what the table says of it."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    memory = Memory(device.type)
     encoder = _encoder(model_dir, kind, options, device)
+    loaded = memory.peak()
     queries, answers = _pairs(encoder, options)
     tokens = sum(int(chunk["attention_mask"].sum()) for chunk in [*queries, *answers])
     operations = sum(len(side) * _operations(encoder, side[0]) for side in (queries, answers))
@@ -78,6 +80,7 @@ def _measure(
         encoder.model.zero_grad()
         return loss
 
+    memory = Memory(device.type)
     step()
     synchronise(device)
     started = time.perf_counter()
@@ -86,7 +89,7 @@ def _measure(
     synchronise(device)
     seconds = (time.perf_counter() - started) / options.rounds
     use = operations / seconds / rate
-    return f"{seconds:.2f}", f"{tokens / seconds:,.0f}", f"{use:.0%}", f"{peak_gib(device):.1f}"
+    return f"{seconds:.2f}", f"{tokens / seconds:,.0f}", f"{use:.0%}", f"{loaded:,.0f}", f"{memory.peak():,.0f}"
 
 
 def _encoder(model_dir: ModelDir, kind: str, options: argparse.Namespace, device: torch.device) -> PromptEncoder:

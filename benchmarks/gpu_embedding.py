@@ -1,8 +1,8 @@
 """Embeddings per second at real size, against what the device's arithmetic allows; sdpa beside flash-attn.
 
-    python benchmarks/gpu/embedding.py
-    python benchmarks/gpu/embedding.py --size qwen3_vl-2b --batch 64 --attention sdpa
-    python benchmarks/gpu/embedding.py --device cpu --size tiny --pixels 96 --batch 2 --rounds 1 --attention sdpa
+    python benchmarks/gpu_embedding.py
+    python benchmarks/gpu_embedding.py --size qwen3_vl-2b --batch 64 --attention sdpa
+    python benchmarks/gpu_embedding.py --device cpu --size tiny --pixels 96 --batch 2 --rounds 1 --attention sdpa
 
 Weights are random and have the published sizes, so nothing is downloaded. An item is a picture with a short text. The
 limit is the rate of a large matrix product, measured in the same run, over the operations of one item. Vectors of the
@@ -18,8 +18,9 @@ from typing import cast
 
 import numpy as np
 import torch
+from memory import Memory
 from numpy.typing import NDArray
-from real_sizes import SIZES, WORDS, matrix_rate, peak_gib, picture, synchronise, write_model
+from real_sizes import SIZES, WORDS, matrix_rate, picture, synchronise, write_model
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -50,7 +51,7 @@ def main() -> None:
     device = torch.device(options.device)
     rate = matrix_rate(device, getattr(torch, options.precision))
     table = Table(
-        *("model", "attention", "items/s", "limit", "share", "peak GiB", "least cosine"),
+        *("model", "attention", "items/s", "limit", "share", "peak MiB", "least cosine"),
         title=f"{options.pixels} px, batches of {options.batch}, {options.precision}, {rate / 1e12:.1f} TFLOP/s",
     )
     worst = 1.0
@@ -64,7 +65,7 @@ def main() -> None:
             worst = min(worst, cosine)
             limit = rate / found.operations
             speed = (f"{found.rate:.1f}", f"{limit:.1f}", f"{found.rate / limit:.0%}")
-            table.add_row(size, attention, *speed, f"{found.peak:.1f}", f"{cosine:.5f}")
+            table.add_row(size, attention, *speed, f"{found.peak:,.0f}", f"{cosine:.5f}")
     Console().print(table)
     if worst < LEAST_COSINE:
         raise SystemExit(f"the kernels give different vectors: cosine {worst:.5f}, at least {LEAST_COSINE} is wanted")
@@ -77,17 +78,15 @@ class Run:
         vectors: float32 unit vectors of one batch, shape [B, D].
         operations: floating-point operations of one item.
         rate: items per second.
-        peak: memory of torch's tensors, in GiB.
+        peak: memory above the loaded model, in MiB.
     """
 
     def __init__(
         self, model_dir: ModelDir, attention: AttentionKernel, options: argparse.Namespace, device: torch.device
     ) -> None:
         precision = cast("Precision", options.precision)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
         model = load_model(model_dir, precision=precision, attention=attention, device=str(device))
+        memory = Memory(device.type)
         batches = [_batch(model_dir, options, number, device) for number in range(2)]
         with torch.inference_mode():
             counter = FlopCounterMode(display=False)
@@ -102,7 +101,7 @@ class Run:
                 encode(model, batches[number % 2])
             synchronise(device)
         self.rate = options.rounds * options.batch / (time.perf_counter() - started)
-        self.peak = peak_gib(device)
+        self.peak = memory.peak()
 
 
 def _batch(model_dir: ModelDir, options: argparse.Namespace, number: int, device: torch.device) -> ModelInputs:

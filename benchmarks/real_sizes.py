@@ -93,8 +93,3 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def peak_gib(device: torch.device) -> float:
-    """Return the peak of the memory of torch's tensors since it was reset, in GiB; not a number on a CPU."""
-    return torch.cuda.max_memory_allocated() / 2**30 if device.type == "cuda" else float("nan")

@@ -1,0 +1,31 @@
+"""How much memory a piece of work takes; needs only torch, so that it runs in other packages' environments too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+
+class Memory:
+    """Peak memory since it was made, above what was in use then."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device == "cuda"
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+            self._rest = float(torch.cuda.memory_allocated())
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+            self._rest = _status("VmRSS")
+
+    def peak(self) -> float:
+        """Return it, in MiB."""
+        peak = torch.cuda.max_memory_allocated() if self._cuda else _status("VmHWM")
+        return (peak - self._rest) / 2**20
+
+
+def _status(field: str) -> float:
+    """Return a field of this process's status, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return float(next(line for line in lines if line.startswith(f"{field}:")).split()[1]) * 1024
