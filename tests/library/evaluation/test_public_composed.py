@@ -76,6 +76,7 @@ def test_what_is_shown_of_cirr_is_what_a_query_sees(tmp_path: Path) -> None:
     asked_first = {strip.query.text: strip for strip in gallery.strips}["more of 0"]
     assert [hit.cosine for hit in asked_first.found] == pytest.approx(np.cos(np.radians([10, 20, 30, 40, 50])).tolist())
     assert asked_first.found[0].right
+    assert gallery.histogram.high == pytest.approx(np.cos(np.radians(10)))  # the reference itself would be 1
 
 
 def test_what_cirr_lacks_is_said_at_once(tmp_path: Path) -> None:
