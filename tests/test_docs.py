@@ -89,6 +89,15 @@ def test_the_recipes_page_is_up_to_date() -> None:
     assert (ROOT / "docs" / "recipes.md").read_text() == recipes_reference(), "run `make docs`"
 
 
+@pytest.mark.parametrize("page", ["README.md", "mllm_embed/models/mllm-embed-mini/README.md"])
+def test_quoted_scores_are_the_published_ones(page: str) -> None:
+    section = (ROOT / page).read_text(encoding="utf-8").partition("\n## Scores\n")[2].partition("\n## ")[0]
+    quoted = [line for line in section.splitlines() if line.startswith("|")]
+    published = set((ROOT / "docs/scores.md").read_text(encoding="utf-8").splitlines())
+    assert len(quoted) > 10
+    assert [line for line in quoted if line not in published] == []
+
+
 def test_every_command_shows_examples() -> None:
     for name, command in build().commands.items():
         assert isinstance(command, LazyCommand)
