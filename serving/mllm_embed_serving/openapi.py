@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from mllm_embed.tasks import TASKS
+from mllm_embed.types import MAX_WORDS
 from mllm_embed_serving.content import PART_KEYS
 from mllm_embed_serving.schemas.cohere import INPUT_TYPES
 from mllm_embed_serving.schemas.common import WRITERS
 from mllm_embed_serving.schemas.openai import JINA_TASKS, ROLES, TRUNCATIONS
+from mllm_embed_serving.schemas.outputs import DEFAULT_WORDS, OUTPUTS
 
 _NUMBER = {"type": "number"}
 _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
@@ -115,6 +117,20 @@ EMBEDDINGS = _body(
         "encoding_format": {"enum": list(WRITERS), "default": "float"},
         "embedding_type": {"enum": list(WRITERS), "description": "Jina's name of encoding_format."},
         "truncate": {"enum": list(TRUNCATIONS), "default": "none", "description": "Cut texts that are too long."},
+        "outputs": {
+            "type": "array",
+            "items": {"enum": list(OUTPUTS)},
+            "minItems": 1,
+            "default": ["dense"],
+            "description": "What to return of the model's one forward pass.",
+        },
+        "lexical_top_k": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MAX_WORDS,
+            "default": DEFAULT_WORDS,
+            "description": "Words of the lexical output.",
+        },
         "user": {"type": "string", "description": "Accepted and ignored."},
         **_PARTIAL,
     },

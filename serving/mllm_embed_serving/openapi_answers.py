@@ -55,10 +55,16 @@ _DATUM = _object(
         "object": {"enum": ["embedding", "error"]},
         "index": _COUNT,
         "embedding": _VECTOR,
+        "multivector": {**_array(_VECTOR), "description": "A vector per token of the input's own."},
+        "lexical": {
+            "type": "object",
+            "additionalProperties": {"type": "number"},
+            "description": "Words and their weights, the heaviest first.",
+        },
         "frame_times": _TIMES,
         "error": OPENAI_ERROR["properties"]["error"],
     },
-    optional=("frame_times", "error"),
+    optional=("multivector", "lexical", "frame_times", "error"),
 )
 _LIST = {"enum": ["list"]}
 EMBEDDINGS = _json(

@@ -121,6 +121,9 @@ MaxTextChars = Annotated[
     int,
     typer.Option(help="Longest text, characters; the model's token limit comes on top.", rich_help_panel=_LIMITS),
 ]
+MaxMultivectorNumbers = Annotated[
+    int, typer.Option(help="Most numbers in the multivectors of a request.", rich_help_panel=_LIMITS)
+]
 
 MaxQueuedRequests = Annotated[
     int, typer.Option(help="Most requests under way at once; more get 429.", rich_help_panel=_LOAD)

@@ -60,6 +60,8 @@ class ServerSettings:
     """Most frames of one video."""
     max_text_chars: int = 400_000
     """Longest single text or instruction, in characters; the model's own token limit comes on top."""
+    max_multivector_numbers: int = 1_000_000
+    """Most numbers that the multivectors of a request may hold together."""
     max_queued_requests: int = 256
     """Most requests under way at once, from the first byte of their bodies; more are answered 429."""
     max_queued_items: int = 4096

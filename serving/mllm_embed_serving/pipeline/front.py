@@ -11,10 +11,11 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import InputError
-from mllm_embed.types import Embedding, EmbedInput
+from mllm_embed.types import DENSE, Embedding, EmbedInput
 from mllm_embed.vectors import check_dimensions
 from mllm_embed_serving.errors import InvalidParameter
 from mllm_embed_serving.metrics import Metrics
@@ -38,13 +39,17 @@ class Front:
         pictures: loads the pictures of all models.
         cache: results of before.
         metrics: takes the times of the stages.
+        max_numbers: most numbers that the multivectors of a request may hold together.
     """
 
-    def __init__(self, embedder: Embedder, pictures: Pictures, cache: ResultCache, metrics: Metrics) -> None:
+    def __init__(
+        self, embedder: Embedder, pictures: Pictures, cache: ResultCache, metrics: Metrics, *, max_numbers: int
+    ) -> None:
         measured = MeasuredBackend(embedder.backend, metrics)
         self._embedder = Embedder(embedder.model_dir, measured, pictures.policy, embedder.region_encoder)
         self._cache = cache
         self._pictures = pictures
+        self._max_numbers = max_numbers
         self._flights: Flights[Embedding] = Flights()
 
     async def embed(self, wanted: EmbeddingRequest, scope: str) -> list[Embedding]:
@@ -81,8 +86,8 @@ class Front:
         """Yield what becomes of the items, in order, while all are under way; those that are not asked for end."""
         recipe = self._embedder.model_dir.recipe
         check_dimensions(wanted.dimensions, recipe.dimensions, recipe.matryoshka_dimensions)
-        budget = self._pictures.budget()
-        tasks = [asyncio.ensure_future(self._outcome(item, wanted, scope, budget)) for item in wanted.inputs]
+        request = _Request(wanted, scope, self._pictures.budget(), NumberBudget(self._max_numbers))
+        tasks = [asyncio.ensure_future(self._outcome(item, request)) for item in wanted.inputs]
         try:
             for index, task in enumerate(tasks):
                 outcome = await task
@@ -93,23 +98,24 @@ class Front:
             for task in tasks:
                 task.cancel()
 
-    async def _outcome(
-        self, item: EmbedInput | ItemError, wanted: EmbeddingRequest, scope: str, budget: PixelBudget
-    ) -> Outcome:
+    async def _outcome(self, item: EmbedInput | ItemError, request: _Request) -> Outcome:
         if not isinstance(item, EmbedInput):
             return item
         try:
             item = await self._pictures.fetched(item)
-            key = await item_key(item, wanted, f"{self._embedder.model_dir.fingerprint} {scope}")
-            return await self._flights.join(key, lambda: self._find(key, item, wanted, budget))
+            key = await item_key(item, request.wanted, f"{self._embedder.model_dir.fingerprint} {request.scope}")
+            embedding = await self._flights.join(key, lambda: self._find(key, item, request))
         except (InputError, InvalidParameter) as error:
             return error
+        request.numbers.spend(embedding)  # refuses the request, not the item
+        return embedding
 
-    async def _find(self, key: bytes, item: EmbedInput, wanted: EmbeddingRequest, budget: PixelBudget) -> Embedding:
-        """Return the known result, or let the engine make it."""
-        if (known := await self._cache.get(key)) is not None:
+    async def _find(self, key: bytes, item: EmbedInput, request: _Request) -> Embedding:
+        """Return the known result, or let the engine make it; only vectors alone are kept."""
+        wanted = request.wanted
+        if wanted.outputs == DENSE and (known := await self._cache.get(key)) is not None:
             return known
-        item = await self._pictures.decoded(item, budget)
+        item = await self._pictures.decoded(item, request.pixels)
         RENDERING.set(time.perf_counter())
         parts = await windows_of(item, wanted, self._embedder)
         embeddings = await self._embedder.aembed(
@@ -119,7 +125,47 @@ class Front:
             instruction=wanted.instruction,
             dimensions=wanted.dimensions if len(parts) == 1 else None,
             truncate=wanted.truncate,
+            outputs=wanted.outputs,
         )
         embedding = embeddings[0] if len(parts) == 1 else merged(embeddings, wanted.dimensions)
-        await self._cache.put(key, embedding)
+        if wanted.outputs == DENSE:
+            await self._cache.put(key, embedding)
         return embedding
+
+
+class NumberBudget:
+    """Counts the numbers in the multivectors of one request.
+
+    Args:
+        limit: most numbers together.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._spent = 0
+
+    def spend(self, embedding: Embedding) -> None:
+        """Count an item's.
+
+        Raises:
+            InvalidParameter: they are more than the limit.
+        """
+        if embedding.multivector is None:
+            return
+        self._spent += embedding.multivector.size
+        if self._spent > self._limit:
+            raise InvalidParameter(
+                f"multivectors may hold at most {self._limit:,} numbers per request, but hold {self._spent:,} or more: "
+                "send fewer items, or set dimensions",
+                param="outputs",
+            )
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What the items of one request share."""
+
+    wanted: EmbeddingRequest
+    scope: str
+    pixels: PixelBudget
+    numbers: NumberBudget

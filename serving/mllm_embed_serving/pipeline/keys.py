@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from mllm_embed.types import Content, EmbedInput, Page, Region, RunLengths, Text, Video
+from mllm_embed.types import DENSE, Content, EmbedInput, Page, Region, RunLengths, Text, Video
 from mllm_embed_serving.schemas.common import EmbeddingRequest
 
 _LONG = 2**18
@@ -15,7 +15,7 @@ _LONG = 2**18
 
 
 async def item_key(item: EmbedInput, wanted: EmbeddingRequest, scope: str) -> bytes:
-    """Return the hash of an item and of everything in its request that decides its vector.
+    """Return the hash of an item and of everything in its request that decides its vector and its other outputs.
 
     Pictures and videos count as they were sent (their encoded bytes), so that nothing has to be decoded for it. The
     task's own instruction and side are fixed by their names in one version of the library.
@@ -38,9 +38,11 @@ def _hash(parts: list[bytes], item: EmbedInput, wanted: EmbeddingRequest, scope:
     """Hash a head that says how long each part is, then the parts, so that no two items read alike."""
     kinds = [_kind(content) for content in item.content]
     instruction = wanted.instruction if item.instruction is None else item.instruction
-    asked = [instruction, wanted.dimensions, wanted.truncate, wanted.windows]
+    asked: list[Any] = [instruction, wanted.dimensions, wanted.truncate, wanted.windows]
     if instruction is None:
         asked += [wanted.task, wanted.role]
+    if wanted.outputs != DENSE:
+        asked += [wanted.outputs.multivector, wanted.outputs.lexical]
     head = json.dumps([scope, asked, kinds, [len(part) for part in parts]]).encode("ascii")
     digest = hashlib.sha256(len(head).to_bytes(8) + head)
     for part in parts:

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from mllm_embed.errors import InputError
 from mllm_embed.tasks import DEFAULT, TASKS, Role
-from mllm_embed.types import Embedding, EmbedInput, Text, Truncate
+from mllm_embed.types import DENSE, Embedding, EmbedInput, Outputs, Text, Truncate
 from mllm_embed.vectors import quantise, to_base64
 from mllm_embed_serving import fields
 from mllm_embed_serving.errors import InvalidJson, InvalidParameter
+from mllm_embed_serving.schemas.outputs import written_outputs
 from mllm_embed_serving.settings import ServerSettings
 
 WRITERS: dict[str, Callable[[NDArray[np.float32]], Any]] = {
@@ -68,6 +69,7 @@ class EmbeddingRequest:
         dimensions: width asked for; None keeps the full one.
         truncate: what to do with inputs that are too long.
         windows: whether a text that is too long is embedded as the mean of its windows instead.
+        outputs: what is wanted besides the dense vector.
     """
 
     inputs: tuple[EmbedInput | ItemError, ...]
@@ -77,6 +79,7 @@ class EmbeddingRequest:
     dimensions: int | None = None
     truncate: Truncate = "none"
     windows: bool = False
+    outputs: Outputs = DENSE
 
     @property
     def images(self) -> int:
@@ -92,14 +95,16 @@ class EncodedRequest:
         wanted: what to embed, and how.
         encoding: how vectors are written, a key of `WRITERS`.
         partial: whether an item that is refused spares the others: its error then stands beside their vectors.
+        dense: whether the dense vector is written.
     """
 
     wanted: EmbeddingRequest
     encoding: str
     partial: bool = False
+    dense: bool = True
 
     def data(self, outcomes: Sequence[Embedding | ItemError], describe: DescribeError) -> list[dict[str, Any]]:
-        """Return one object per item, in order: its vector, or its error beside an empty one.
+        """Return one object per item, in order: its outputs, or its error beside an empty vector.
 
         Args:
             outcomes: what became of the items.
@@ -107,7 +112,13 @@ class EncodedRequest:
         """
         write = WRITERS[self.encoding]
         return [
-            {"object": "embedding", "index": index, "embedding": write(outcome.vector), **times_of(outcome)}
+            {
+                "object": "embedding",
+                "index": index,
+                "embedding": write(outcome.vector) if self.dense else None,
+                **written_outputs(outcome, write),
+                **times_of(outcome),
+            }
             if isinstance(outcome, Embedding)
             else {"object": "error", "index": index, "embedding": None, "error": describe(outcome)}
             for index, outcome in enumerate(outcomes)

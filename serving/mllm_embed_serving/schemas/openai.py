@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mllm_embed.tasks import DEFAULT, TASKS, Role
-from mllm_embed.types import Embedding, Truncate
+from mllm_embed.types import DENSE, Embedding, Truncate
 from mllm_embed_serving import fields
 from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.errors import InvalidParameter
@@ -23,6 +23,7 @@ from mllm_embed_serving.schemas.common import (
     read_items,
     used_tokens,
 )
+from mllm_embed_serving.schemas.outputs import read_outputs
 from mllm_embed_serving.settings import ServerSettings
 
 ROLES: dict[str, Role] = {"query": "query", "document": "target"}
@@ -98,6 +99,11 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
     task, role = _task_and_role(body)
     partial = fields.boolean(body.get("partial"), "partial", default=False)
     truncation = _truncation(body.get("truncate"))
+    outputs, dense = read_outputs(body)
+    if truncation == WINDOWS and outputs != DENSE:
+        raise InvalidParameter(
+            "the windows of a text give one dense vector together, and nothing else", param="outputs"
+        )
     read = reader.item if items.field == "input" else reader.conversation
     wanted = EmbeddingRequest(
         dimensions=fields.positive_integer(body.get("dimensions"), "dimensions"),
@@ -106,9 +112,10 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
         instruction=instruction,
         truncate=TRUNCATIONS[truncation],
         windows=truncation == WINDOWS,
+        outputs=outputs,
         inputs=read_each(items, read, settings) if partial else read_items(items, read, settings),
     )
-    return EncodedRequest(wanted=wanted, encoding=_encoding(body), partial=partial)
+    return EncodedRequest(wanted=wanted, encoding=_encoding(body), partial=partial, dense=dense)
 
 
 def response_body(
