@@ -45,12 +45,14 @@ def main() -> None:
 
 
 def _write(file: Path, count: int, width: int, *, seed: int) -> None:
-    vectors = np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(count, width))
+    """Write unit vectors; not through mapped memory, since a process inherits the peak of the one that starts it."""
     rng = np.random.default_rng(seed)
-    for start in range(0, count, _CHUNK):
-        block = rng.standard_normal((min(_CHUNK, count - start), width), dtype=np.float32)
-        vectors[start : start + len(block)] = block / np.linalg.norm(block, axis=1, keepdims=True)
-    vectors.flush()
+    header = {"descr": "<f4", "fortran_order": False, "shape": (count, width)}
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for start in range(0, count, _CHUNK):
+            block = rng.standard_normal((min(_CHUNK, count - start), width), dtype=np.float32)
+            stream.write((block / np.linalg.norm(block, axis=1, keepdims=True)).data)
 
 
 def _ours(corpus: Path, queries: Path, k: int) -> Any:
