@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -232,6 +233,23 @@ def compare_command(
         read_ranks(ranks_file(file), report["ranks_sha256"]) for file, report in zip((one, other), reports, strict=True)
     ]
     _show(comparison_table(reports[0], reports[1], compare(reports, ranks, metric), metric), out)
+
+
+@evaluate.command("export")
+def export_command(
+    report: Annotated[Path, typer.Argument(help="JSON report of a complete run.")],
+    *,
+    shape: Annotated[str, typer.Option("--as", help="mmeb (its leaderboard), mteb (a file per task) or model-card.")],
+    out: Annotated[Path, typer.Option(help="Folder to write into.")],
+) -> None:
+    """Write a report in the shape of a leaderboard or of a model card's `model-index`."""
+    from mllm_embed.evaluation.leaderboards import export_report
+    from mllm_embed.evaluation.report import read_report
+
+    for name, content in export_report(read_report(report), shape).items():
+        text = content if isinstance(content, str) else json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+        _write(out / name, text)
+        print(out / name)
 
 
 def _show(text: str, out: Path | None) -> None:
