@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from mllm_embed.backends.support import vllm_refusal
 from mllm_embed.model_dir import open_model_dir
 from mllm_embed.modeling.loading import inner_model, load_base, load_model, load_without_adapter
+from mllm_embed.weight_files import weight_names
 from mllm_embed_training import toy_tasks
 from mllm_embed_training.build import build_stage, save_result
 from mllm_embed_training.config import TrainConfig
@@ -128,6 +129,7 @@ def test_the_result_lacks_the_decoder_and_sees_both_ways_where_it_is_opened(tiny
     save_result(stage, start, config, tmp_path / "run" / "model")
     result = open_model_dir(str(tmp_path / "run" / "model"))
     assert (result.recipe.attention, result.recipe.pooling) == ("bidirectional", "mean")
+    assert weight_names(result.path) == weight_names(tiny_path)
     assert least_cosine(vectors(load_model(result), result), trained) > 0.999999
     assert least_cosine(vectors(load_base(result.weights).eval(), result), trained) < 0.9999, "causal is another model"
 

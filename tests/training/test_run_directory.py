@@ -1,5 +1,6 @@
 """A run directory explains itself: what the run started with, how it goes, and one page that needs nothing else."""
 
+import hashlib
 import json
 import re
 import struct
@@ -16,6 +17,7 @@ from mllm_embed_training.build import build_stage
 from mllm_embed_training.config import TrainConfig, load_config
 from mllm_embed_training.progress import note, peak_memory
 from mllm_embed_training.run_files import read_lines, write_file, write_lines, written_whole
+from mllm_embed_training.run_record import package_checksums
 from mllm_embed_training.run_report import report_page
 from mllm_embed_training.trainer import train
 
@@ -98,6 +100,16 @@ def test_the_record_names_versions_machine_and_the_checksums_of_the_data(run_dir
     assert record["identity"]["data.files.own"]["sha256"] == {str(rows): file_sha256(rows)}
     assert record["identity"]["model"] == "tiny"
     assert "git" not in json.dumps(record)
+
+
+@pytest.mark.fast
+def test_the_files_of_the_data_package_are_hashed_where_a_task_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "emoji.parquet").write_bytes(b"rows")
+    config = recipe(tmp_path, tmp_path, steps=1)
+    assert package_checksums(config) == {}
+    data = {"tasks": {"emoji-t2i": 1}, "folder": str(tmp_path), "batch_size": 2, "group_size": 2}
+    package = TrainConfig.model_validate({**config.model_dump(by_alias=True), "data": data})
+    assert package_checksums(package) == {"emoji.parquet": hashlib.sha256(b"rows").hexdigest()}
 
 
 def test_the_recorded_recipe_is_the_recipe(run_dir: Path) -> None:

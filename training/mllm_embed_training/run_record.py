@@ -48,7 +48,7 @@ def write_record(
     run_dir.mkdir(parents=True, exist_ok=True)
     record = {
         "identity": {key: json.loads(value) for key, value in identity.items()},
-        "package": _package(config),
+        "package": package_checksums(config),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "machine": {
             "platform": platform.platform(),
@@ -103,7 +103,7 @@ def _thumbnail(image: PIL.Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _package(config: TrainConfig) -> dict[str, str]:
+def package_checksums(config: TrainConfig) -> dict[str, str]:
     """Return the SHA-256 of the data package's files by name, if the run reads it."""
     if all(name in config.data.files or name.startswith("toy-") for name in config.data.tasks):
         return {}
