@@ -250,7 +250,7 @@ def test_auto_takes_vllm_where_it_is_installed_and_says_so(
 
     def module(name: str) -> types.SimpleNamespace:
         asked.append(name)
-        return types.SimpleNamespace(start=lambda _: FakeBackend())
+        return types.SimpleNamespace(start=lambda _, **__: FakeBackend())
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
     monkeypatch.setattr("importlib.import_module", module)
