@@ -12,25 +12,8 @@ from mllm_embed.lexical import WordTable
 
 pytestmark = pytest.mark.fast
 
-PIECES = (
-    "red",
-    "Ġred",
-    "ĠRed",
-    "RED",
-    "Ġcircle",
-    "ing",
-    ".",
-    "Ġ",
-    "Ġ42",
-    "don't",
-    "_x",
-    "Ċ",
-    "é",
-    "Ã©",
-    "Ã",
-    "<think>",
-)
-"""Pieces of a byte-level vocabulary: `Ġ` is a space, `Ċ` a line break, `Ã©` the two bytes of é, `Ã` its first alone."""
+PIECES = ("red", "Ġred", "ĠRed", "RED", "Ġcircle", "ing", ".", "Ġ", "Ġ42", "don't", "_x", "Ċ", "é", "Ã©", "Ã", "tool")
+"""Of a byte-level vocabulary: `Ġ` is a space, `Ċ` a line break, `Ã©` the bytes of é, `Ã` half; `tool` is added."""
 
 
 @pytest.fixture
@@ -38,7 +21,7 @@ def table(tmp_path: Path) -> WordTable:
     vocabulary = {piece: number for number, piece in enumerate(PIECES)} | {"<|end|>": len(PIECES)}
     added = {"id": vocabulary["<|end|>"], "content": "<|end|>", "special": True}
     added |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    plain = {**added, "id": vocabulary["<think>"], "content": "<think>", "special": False}
+    plain = {**added, "id": vocabulary["tool"], "content": "tool", "special": False}
     file = tmp_path / "tokenizer.json"
     model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "."}
     decoder = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
