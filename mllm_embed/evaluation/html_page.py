@@ -81,6 +81,8 @@ def html_page(
     )
     environment.globals["histogram_path"] = histogram_path
     metas = _meta_tasks(reports)
+    profiles = [_complete(one, metas, reports) for one in reports]
+    limit = radar_limit(profiles)
     return environment.from_string(source).render(
         suite=reports[0]["suite"],
         reports=reports,
@@ -89,7 +91,8 @@ def html_page(
         tasks=task_rows(reports),
         metas=metas,
         spokes=spokes(metas) if len(metas) >= 3 else [],
-        polygons=[polygon(values) if (values := _complete(one, metas, reports)) else "" for one in reports],
+        polygons=[polygon([value / limit for value in values]) if values else "" for values in profiles],
+        limit=limit,
         rings=[polygon([share] * len(metas)) for share in (0.25, 0.5, 0.75, 1.0)],
         runs=runs,
         tables=more_tables(reports),
@@ -138,6 +141,12 @@ def spokes(names: Sequence[str]) -> list[Spoke]:
         anchor = "middle" if abs(x) < 1 else "start" if x > 0 else "end"
         found.append(Spoke(name, round(label_x, 1), round(label_y, 1), round(x, 1), round(y, 1), anchor))
     return found
+
+
+def radar_limit(profiles: Sequence[Sequence[float]]) -> float:
+    """Return the value of the radar's outermost ring: low scores shall fill it too."""
+    most = max((value for values in profiles for value in values), default=1.0)
+    return next(limit for limit in (0.1, 0.2, 0.5, 1.0) if most <= limit)
 
 
 def polygon(values: Sequence[float]) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 from mllm_embed.evaluation.eval_types import EvaluationError
 from mllm_embed.evaluation.gallery import Histogram, Hit, Point, Shown, Strip, TaskGallery, VectorMap
-from mllm_embed.evaluation.html_page import histogram_path, html_page, polygon, spokes, task_rows
+from mllm_embed.evaluation.html_page import histogram_path, html_page, polygon, radar_limit, spokes, task_rows
 from mllm_embed_demo.screenshots import FLAGS, NARROW, find_chromium
 from tests.library.evaluation.test_report import report, result
 from tests.library.evaluation.test_scores_page import in_languages, perturbed
@@ -118,6 +118,12 @@ def test_what_was_measured_robustness_and_languages_stand_there() -> None:
     assert [bar.clean for row in task_rows([found]) for bar in row.bars] == [None, None, None, 0.75, None]
 
 
+def test_a_run_of_robustness_alone_has_no_means() -> None:
+    text = html_page([report("one", r=perturbed(0.75, 0.25))])
+    assert text.count('<div class="big">-</div>') == 2
+    assert "0 tasks and 1 of robustness" in text
+
+
 def test_a_smoke_run_says_so() -> None:
     small = several("one")
     small["settings"]["limit_pool"] = 20
@@ -137,6 +143,17 @@ def test_the_radar_starts_at_the_top_and_goes_round() -> None:
     corners = [float(number) for point in polygon([1, 0.5, 1, 0]).split() for number in point.split(",")]
     assert corners == [0, -150, 75, 0, 0, 150, 0, 0]
     assert [one.anchor for one in spokes(["a", "b", "c", "d"])] == ["middle", "start", "middle", "end"]
+
+
+@pytest.mark.parametrize(("most", "limit"), [(0.05, 0.1), (0.1, 0.1), (0.33, 0.5), (1.0, 1.0)])
+def test_low_scores_fill_the_radar_too(most: float, limit: float) -> None:
+    assert radar_limit([[0.0, most], []]) == limit
+    assert radar_limit([[]]) == 1.0
+
+
+def test_numbers_stand_to_the_right() -> None:
+    assert '<td>fingerprint</td><td class="n">one</td>' in page()
+    assert "&#34;" not in page()
 
 
 def test_a_histogram_fills_its_picture() -> None:
