@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,34 @@ _MAX_ADDRESSES = 4
 """Addresses of one host that are tried; a host without IPv6 here must be reachable by its IPv4 address."""
 
 
+@dataclass(frozen=True)
+class HostRules:
+    """Which hosts may be asked; redirects pass the same rules.
+
+    Attributes:
+        domains: if there are any, only these names and those below them.
+        private: `HOST:PORT` places that may be asked although their addresses are not public.
+    """
+
+    domains: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
+
+    def allow(self, host: str) -> bool:
+        """Return whether a host may be asked."""
+        return not self.domains or any(host == domain or host.endswith(f".{domain}") for domain in self.domains)
+
+
+ANY_PUBLIC = HostRules()
+
+
 async def fetch(
-    url: str, *, max_bytes: int, timeout_s: float, max_redirects: int, allow_private_addresses: bool
+    url: str,
+    *,
+    max_bytes: int,
+    timeout_s: float,
+    max_redirects: int,
+    allow_private_addresses: bool,
+    hosts: HostRules = ANY_PUBLIC,
 ) -> bytes:
     """Return the body of `url`.
 
@@ -43,9 +70,10 @@ async def fetch(
         timeout_s: seconds for everything together: names, redirects, body.
         max_redirects: redirects that are followed.
         allow_private_addresses: also connect to addresses that are not public.
+        hosts: which hosts may be asked.
 
     Raises:
-        MediaNotAllowed: not http(s), credentials in the URL, or a host that is not public.
+        MediaNotAllowed: not http(s), credentials in the URL, or a host that is not public or not allowed.
         MediaTooLarge: the body is longer than `max_bytes`.
         MediaFetchError: anything that keeps the body from arriving in time.
     """
@@ -55,7 +83,10 @@ async def fetch(
         async with asyncio.timeout(timeout_s):
             target = httpx.URL(url)
             for _ in range(max_redirects + 1):
-                answer = await _get(target, max_bytes, timeout_s, allow_private_addresses)
+                private = allow_private_addresses or f"{target.host}:{_port(target)}" in hosts.private
+                if not hosts.allow(target.host):
+                    raise MediaNotAllowed("media may not be fetched from this host here")
+                answer = await _get(target, max_bytes, timeout_s, private)
                 if isinstance(answer, bytes):
                     return answer
                 target = answer
@@ -120,10 +151,9 @@ async def _read(response: httpx.Response, url: httpx.URL, max_bytes: int) -> byt
 
 async def _checked_addresses(url: httpx.URL, allow_private: bool) -> list[IPAddress]:
     """Resolve the host once; refuse it if any of its addresses is not public."""
-    port = url.port or (443 if url.scheme == "https" else 80)
     loop = asyncio.get_running_loop()
     try:
-        answers = await loop.getaddrinfo(url.raw_host.decode("ascii"), port, type=socket.SOCK_STREAM)
+        answers = await loop.getaddrinfo(url.raw_host.decode("ascii"), _port(url), type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         raise MediaFetchError("the media URL's host could not be found") from None
     addresses = list(dict.fromkeys(ipaddress.ip_address(answer[4][0]) for answer in answers))
@@ -132,6 +162,10 @@ async def _checked_addresses(url: httpx.URL, allow_private: bool) -> list[IPAddr
     if not allow_private and not all(map(is_public, addresses)):
         raise MediaNotAllowed("a media URL must lead to a public address")
     return addresses[:_MAX_ADDRESSES]
+
+
+def _port(url: httpx.URL) -> int:
+    return url.port or (443 if url.scheme == "https" else 80)
 
 
 def is_public(address: IPAddress) -> bool:

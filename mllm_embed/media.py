@@ -32,6 +32,7 @@ from PIL import (
 from PIL.Image import Transpose
 
 from mllm_embed.errors import InvalidMedia, MediaNotAllowed, MediaTooLarge
+from mllm_embed.fetch import ANY_PUBLIC, HostRules
 from mllm_embed.sources import Kind, fetched, is_url, read
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class MediaPolicy:
     """Whether files are read."""
     allow_private_addresses: bool = False
     """Whether URLs may lead to hosts that are not on the open internet."""
+    hosts: HostRules = ANY_PUBLIC
+    """Which hosts may be asked."""
     max_bytes: int = 20_000_000
     """Largest encoded picture."""
     max_pixels: int = 40_000_000

@@ -57,6 +57,7 @@ async def fetched(source: bytes | str | Path, policy: MediaPolicy, kind: Kind) -
         timeout_s=policy.timeout_s,
         max_redirects=policy.max_redirects,
         allow_private_addresses=policy.allow_private_addresses,
+        hosts=policy.hosts,
     )
 
 

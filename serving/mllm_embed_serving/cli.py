@@ -43,6 +43,8 @@ def serve(
     tokens_per_minute: opt.TokensPerMinute = None,
     concurrent_requests: opt.ConcurrentRequests = None,
     allow_url_media: opt.AllowUrlMedia = False,
+    media_domain: opt.MediaDomain = None,
+    private_media_host: opt.PrivateMediaHost = None,
     token_ids: opt.TokenIds = "native",  # noqa: S107  # ids of words, not a secret
     demo: opt.Demo = False,
     demo_host: opt.DemoHost = "127.0.0.1",
@@ -91,11 +93,7 @@ def serve(
     from mllm_embed_serving.engine import load_embedder  # here, since `serve --help` needs none of their packages
     from mllm_embed_serving.runner import DemoOptions, RunOptions
 
-    limits = KeyLimits(
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        concurrent_requests=concurrent_requests,
-    )
+    limits = _limits(requests_per_minute, tokens_per_minute, concurrent_requests)
     settings = ServerSettings(
         adapters=_adapters(adapter or ()),
         adapters_folder=adapters_dir,
@@ -106,6 +104,8 @@ def serve(
         allowed_origins=tuple(allow_origin or ()),
         limits=limits,
         allow_url_media=allow_url_media,
+        media_domains=tuple(media_domain or ()),
+        private_media_hosts=tuple(private_media_host or ()),
         token_ids=token_ids,
         max_body_bytes=int(max_body_mb * 2**20),
         max_items=max_items,
@@ -135,9 +135,12 @@ def serve(
     )
     set_up(log_level, log_format)
     load = partial(load_embedder, model, backend, settings, max_tokens)
-    playground = DemoOptions(demo_host, demo_port, gallery, api_key[0] if api_key else None)
-    options = RunOptions(model, load, settings, host, port, playground if demo else None)
-    _run_and_leave(options)
+    playground = DemoOptions(demo_host, demo_port, gallery, api_key[0] if api_key else None) if demo else None
+    _run_and_leave(RunOptions(model, load, settings, host, port, playground))
+
+
+def _limits(requests: int | None, tokens: int | None, at_once: int | None) -> KeyLimits:
+    return KeyLimits(requests_per_minute=requests, tokens_per_minute=tokens, concurrent_requests=at_once)
 
 
 def _adapters(given: Sequence[str]) -> dict[str, Path]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from mllm_embed.errors import BackendUnavailable
 from mllm_embed_serving.errors import BodyTooLarge, SlowBody, find_answer
 from mllm_embed_serving.logs import log_access
 from mllm_embed_serving.metrics import Metrics
@@ -160,7 +161,9 @@ def _route(scope: Scope) -> str:
 
 def _log(error: Exception, request_id: str, scope: Scope) -> None:
     """Log why a request is refused, and what is our own fault with its traceback."""
-    if find_answer(error).status >= 500:
+    if isinstance(error, BackendUnavailable):  # the engine is down, or the server stops: known, and said elsewhere
+        _LOG.warning("%s refused: %s", request_id, error)
+    elif find_answer(error).status >= 500:
         _LOG.error("%s failed at %s %r", request_id, scope["method"], scope["path"], exc_info=error)
     else:
         _LOG.info("%s refused: %s", request_id, error)

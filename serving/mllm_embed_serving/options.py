@@ -31,6 +31,14 @@ MaxTokens = Annotated[
 AllowUrlMedia = Annotated[
     bool, typer.Option("--allow-url-media", help="Fetch media from public http(s) URLs that requests name.")
 ]
+MediaDomain = Annotated[
+    list[str] | None,
+    typer.Option(help="Fetch media from this domain and those below it only; give it several times for several."),
+]
+PrivateMediaHost = Annotated[
+    list[str] | None,
+    typer.Option(metavar="HOST:PORT", help="Fetch media from this place although its address is private."),
+]
 TokenIds = Annotated[
     Policy, typer.Option(help="What arrays of token ids are: the model's own, OpenAI's cl100k, or refused.")
 ]

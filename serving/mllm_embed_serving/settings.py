@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from mllm_embed.fetch import HostRules
 from mllm_embed.media import MediaPolicy
 from mllm_embed_serving.access.keys import ApiKey, KeyLimits
 from mllm_embed_serving.invalid_settings import InvalidSettings
 from mllm_embed_serving.tls import Tls
 from mllm_embed_serving.token_ids import TokenIds
 
+_PLACE = re.compile(r"[^/\s]+:[0-9]+")
 _ORIGIN = re.compile(r"\*|https?://[^/\s]+")
 
 
@@ -38,6 +40,10 @@ class ServerSettings:
     """What all callers together may ask for where there are no keys; keys carry limits of their own."""
     allow_url_media: bool = False
     """Fetch http(s) URLs that requests name; private and loopback addresses stay refused either way."""
+    media_domains: tuple[str, ...] = ()
+    """Domains that media are fetched from, subdomains too; every public host if there are none."""
+    private_media_hosts: tuple[str, ...] = ()
+    """`HOST:PORT` places that media are fetched from although their addresses are private."""
     token_ids: TokenIds = "native"
     """What arrays of token ids are: the model's own, OpenAI's cl100k, or refused."""
     max_body_bytes: int = 32 * 2**20
@@ -103,6 +109,11 @@ class ServerSettings:
         for origin in self.allowed_origins:
             if not _ORIGIN.fullmatch(origin):
                 raise InvalidSettings(f"--allow-origin must be https://HOST[:PORT], http://... or *, but is {origin!r}")
+        if (self.media_domains or self.private_media_hosts) and not self.allow_url_media:
+            raise InvalidSettings("--media-domain and --private-media-host go with --allow-url-media")
+        for place in self.private_media_hosts:
+            if not _PLACE.fullmatch(place):
+                raise InvalidSettings(f"--private-media-host must be HOST:PORT, but is {place!r}")
         if self.adapters_folder is not None and not any(key.admin for key in self.api_keys):
             raise InvalidSettings("--adapters-dir needs an admin's key (--admin-key): no other may load adapters")
 
@@ -111,6 +122,7 @@ class ServerSettings:
         return MediaPolicy(
             allow_urls=self.allow_url_media,
             allow_private_addresses=False,
+            hosts=HostRules(self.media_domains, self.private_media_hosts),
             allow_paths=False,
             max_bytes=self.max_image_bytes,
             max_pixels=self.max_image_pixels,

@@ -115,6 +115,7 @@ def test_voyage_pictures_and_mixtures(
         {"type": "text", "text": "the same in blue"},
         {"type": "image_url", "image_url": {"url": picture}},
     ]
+    same(found["texts"], expected(TEXTS, dimensions=64))
     exact = expected([{"image": picture}, mixture], input_type="document")
     cosines = (np.array(found["lossy"], dtype=np.float32) * exact).sum(axis=1)
     assert (cosines > 0.95).all(), cosines

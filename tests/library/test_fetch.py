@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 
 from mllm_embed.errors import InputError, MediaFetchError, MediaNotAllowed, MediaTooLarge
-from mllm_embed.fetch import fetch, is_public
+from mllm_embed.fetch import HostRules, fetch, is_public
 from mllm_embed.media import MediaPolicy, load
 from mllm_embed.types import Image
 
@@ -238,6 +238,39 @@ async def test_redirects_are_followed_and_counted(loopback: Loopback) -> None:
     assert await allowed(loopback.url + "/1") == BODY
     with pytest.raises(MediaFetchError, match="redirects more than 3 times"):
         await allowed(loopback.url + "/0")
+
+
+async def test_a_private_place_that_is_allowed_is_that_place_only(loopback: Loopback, names: Names) -> None:
+    rules = HostRules(private=(f"127.0.0.1:{loopback.port}",))
+    loopback.answer("/a")
+    assert await get(loopback.url + "/a", hosts=rules) == BODY
+    names.answers["names.example"] = [["127.0.0.1"]]
+    for other in (
+        "http://127.0.0.1:1/a",
+        f"http://127.0.0.2:{loopback.port}/a",
+        f"http://names.example:{loopback.port}/a",
+    ):
+        with pytest.raises(MediaNotAllowed, match="public address"):
+            await get(other, hosts=rules)
+        loopback.answer("/to", b"", "302 Found", Location=other)
+        with pytest.raises(MediaNotAllowed, match="public address"):
+            await get(loopback.url + "/to", hosts=rules)
+
+
+async def test_only_allowed_domains_are_asked(names: Names, internet: dict[str, Any]) -> None:
+    rules = HostRules(domains=("names.example",))
+    for name in ("names.example", "a.names.example", "othernames.example", "names.example.org"):
+        names.answers[name] = [[PUBLIC]]
+    assert await get("http://names.example/a", hosts=rules) == BODY
+    assert await get("https://a.names.example/a", hosts=rules) == BODY
+    asked = len(internet["requests"])
+    for other in ("othernames.example", "names.example.org"):
+        with pytest.raises(MediaNotAllowed, match="this host"):
+            await get(f"http://{other}/a", hosts=rules)
+    assert len(internet["requests"]) == asked
+    internet["answers"]["/to"] = httpx.Response(302, headers={"Location": "http://othernames.example/a"})
+    with pytest.raises(MediaNotAllowed, match="this host"):
+        await get("http://names.example/to", hosts=rules)
 
 
 async def test_an_unreachable_address_is_not_the_last_word(names: Names, internet: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import configparser
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,17 @@ def test_the_systemd_unit() -> None:
     assert program.endswith("/bin/mllm-embed")
     assert command == "serve"
     assert int(unit["Service"]["TimeoutStopSec"]) > parse(arguments)["drain_timeout"]
+
+
+def test_systemd_knows_every_line_of_the_unit(tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd is not installed here")
+    text = (DEPLOY / "mllm-embed.service").read_text()
+    unit = tmp_path / "mllm-embed.service"
+    unit.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text, flags=re.MULTILINE))
+    done = subprocess.run([program, "verify", str(unit)], capture_output=True, text=True, check=False)
+    assert (done.returncode, [line for line in done.stderr.splitlines() if "mllm-embed" in line]) == (0, [])
 
 
 def test_kubernetes() -> None:

@@ -214,6 +214,20 @@ async def test_jina_fields(ask: Post, vectors: Post, png: Picture, uri: Picture)
     np.testing.assert_array_equal(bits, (await vectors("a"))[0] > 0)
 
 
+async def test_voyage_texts_as_its_client_sends_them(ask: Post, vectors: Post) -> None:
+    long = "cat " * 9000
+    body = await ask(
+        "/v1/embeddings",
+        input=["a cat", long],
+        input_type="document",
+        truncation=True,
+        output_dimension=16,
+        output_dtype=None,
+    )
+    expected = await vectors("a cat", long, input_type="document", truncate="end", dimensions=16)
+    np.testing.assert_array_equal([item["embedding"] for item in body["data"]], expected)
+
+
 @pytest.mark.parametrize(
     ("body", "param"),
     [
@@ -221,6 +235,10 @@ async def test_jina_fields(ask: Post, vectors: Post, png: Picture, uri: Picture)
         ({"embedding_type": ["float", "binary"]}, "embedding_type"),
         ({"embedding_type": "float", "encoding_format": "base64"}, "embedding_type"),
         ({"truncate": "middle"}, "truncate"),
+        ({"truncate": "end", "truncation": False}, "truncation"),
+        ({"truncation": "yes"}, "truncation"),
+        ({"dimensions": 16, "output_dimension": 16}, "output_dimension"),
+        ({"output_dimension": 0}, "output_dimension"),
         ({"truncate": 3}, "truncate"),
         ({"normalized": False}, "normalized"),
     ],

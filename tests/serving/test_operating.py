@@ -55,6 +55,14 @@ def test_every_option_that_it_names_exists() -> None:
     assert named <= options
 
 
+def test_every_test_that_it_names_exists() -> None:
+    named = re.findall(r"`(test_\w+)` \|$", PAGE, re.MULTILINE)
+    assert len(named) > 20
+    sources = [path.read_text(encoding="utf-8") for path in Path(__file__).parents[1].rglob("test_*.py")]
+    missing = [name for name in named if not any(f"def {name}(" in source for source in sources)]
+    assert missing == []
+
+
 def test_every_error_code_that_it_names_exists() -> None:
     codes = {answer.code for answer in ANSWERS.values()}
     named = set(re.findall(r"(?:4\d\d|5\d\d) `([a-z_]+)`", PAGE))

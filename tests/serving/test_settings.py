@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from mllm_embed.fetch import HostRules
 from mllm_embed_serving.invalid_settings import InvalidSettings
 from mllm_embed_serving.settings import ServerSettings
 
@@ -16,6 +17,17 @@ def test_the_media_policy_never_reads_files_nor_private_addresses() -> None:
         assert policy.allow_urls is allow
         assert not policy.allow_paths
         assert not policy.allow_private_addresses
+
+
+def test_the_rules_for_hosts_reach_the_media_policy() -> None:
+    rules = {"media_domains": ("a.example",), "private_media_hosts": ("127.0.0.1:80",)}
+    hosts = ServerSettings(allow_url_media=True, **rules).media_policy().hosts  # type: ignore[arg-type]
+    assert hosts == HostRules(("a.example",), ("127.0.0.1:80",))
+    for name, value in rules.items():
+        with pytest.raises(InvalidSettings, match="go with --allow-url-media"):
+            ServerSettings(**{name: value})  # type: ignore[arg-type]
+    with pytest.raises(InvalidSettings, match="HOST:PORT"):
+        ServerSettings(allow_url_media=True, private_media_hosts=("127.0.0.1",))
 
 
 def test_the_limits_reach_the_media_policy() -> None:

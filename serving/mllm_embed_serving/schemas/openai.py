@@ -53,13 +53,11 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "modality": (),
     "normalize": (True,),
     "normalized": (True,),
-    "output_dimension": (),
     "output_dtype": ("float",),
     "prompt": (),
     "prompt_name": (),
     "return_multivector": (False,),
     "truncate_prompt_tokens": (),
-    "truncation": (False,),
     "truncation_side": (),
     "use_activation": (True,),
 }
@@ -98,7 +96,7 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
         raise InvalidParameter("give either a task or an instruction, not both", param="instruction")
     task, role = _task_and_role(body)
     partial = fields.boolean(body.get("partial"), "partial", default=False)
-    truncation = _truncation(body.get("truncate"))
+    truncation = _truncation(*_either(body, "truncate", "truncation"))
     outputs, dense = read_outputs(body)
     if truncation == WINDOWS and outputs != DENSE:
         raise InvalidParameter(
@@ -106,7 +104,7 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
         )
     read = reader.item if items.field == "input" else reader.conversation
     wanted = EmbeddingRequest(
-        dimensions=fields.positive_integer(body.get("dimensions"), "dimensions"),
+        dimensions=fields.positive_integer(*_either(body, "dimensions", "output_dimension")),
         task=task,
         role=role,
         instruction=instruction,
@@ -161,12 +159,20 @@ def _task_and_role(body: dict[str, Any]) -> tuple[str, Role]:
     return task, own
 
 
-def _truncation(value: Any) -> str:
-    """Read `truncate`: a key of `TRUNCATIONS` in any case; true and false as Jina writes them."""
+def _either(body: dict[str, Any], name: str, others: str) -> tuple[Any, str]:
+    """Return what a field holds, and its name: ours, or what Voyage and Infinity call it."""
+    if body.get(name) is not None and body.get(others) is not None:
+        raise InvalidParameter(f"give either {name} or {others}, not both", param=others)
+    found = name if body.get(others) is None else others
+    return body.get(found), found
+
+
+def _truncation(value: Any, path: str) -> str:
+    """Read `truncate`: a key of `TRUNCATIONS` in any case; true and false as Jina and Voyage write them."""
     if isinstance(value, bool):
         return "end" if value else "none"
     names = {name: name for name in TRUNCATIONS}
-    return fields.choice(value.lower() if isinstance(value, str) else value, "truncate", names, "none")
+    return fields.choice(value.lower() if isinstance(value, str) else value, path, names, "none")
 
 
 def _encoding(body: dict[str, Any]) -> str:
