@@ -35,7 +35,7 @@ LAYERS = (
     {"preparation", "windows"},
     {"embedder", "long_inputs"},
     {"retrieval", "evaluation"},
-    {"commands", "cli", "__main__"},
+    {"commands", "corpus", "cli", "__main__"},
 )
 """The library from the bottom up; a part may import its own layer and the layers below."""
 BACK_ARROWS = {

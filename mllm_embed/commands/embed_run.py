@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ _PART_ROWS = 2048
 _PART_SECONDS = 10.0
 """A kill loses at most this much work."""
 
+T = TypeVar("T")
 Compute = Callable[[Sequence[Row]], NDArray[np.float32]]
 """Rows -> vectors, shape [N, D]; raises an `InputError` with the offender's index."""
 
@@ -119,13 +121,13 @@ def embed_rows(rows: Sequence[Row], compute: Compute, store: PartStore, batch_si
 
 
 def embed_good(
-    batch: Sequence[Row], compute: Compute, report: Callable[[Row, str], None]
-) -> tuple[list[Row], NDArray[np.float32]]:
+    batch: Sequence[T], compute: Callable[[Sequence[T]], NDArray[np.float32]], report: Callable[[T, str], None]
+) -> tuple[list[T], NDArray[np.float32]]:
     """Embed the rows of a batch that can be embedded, and report the others.
 
     Args:
         batch: the rows.
-        compute: embeds rows.
+        compute: embeds rows; raises an `InputError` with the offender's index.
         report: is told each row that cannot be embedded, and why.
 
     Returns:
