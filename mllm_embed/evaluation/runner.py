@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ from mllm_embed.vectors import finish
 
 CHUNK = 256
 """Items embedded between two writes to the cache."""
+PICTURES = 64
+"""Pictures among them at most, as near as whole items allow: they are decoded at once, and pages have megapixels."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of items done and of all items."""
@@ -75,14 +77,29 @@ def embed_all(tasks: Sequence[EvalTask], encoder: Encoder, store: VectorStore, p
     missing = sorted((key for key in items if key not in store), key=lambda key: (*_cost(items[key]), key))
     progress(len(items) - len(missing), len(items))
     refused: dict[str, str] = {}
-    for start in range(0, len(missing), CHUNK):
-        keys = missing[start : start + CHUNK]
-        progress(len(items) - len(missing) + start, len(items))
+    done = len(items) - len(missing)
+    for keys in _chunks(missing, items):
+        progress(done, len(items))
+        done += len(keys)
         _embed_chunk(keys, items, encoder, store, refused)
     progress(len(items), len(items))
     pictures = sum(_cost(item)[0] > 0 for item in items.values())
     counts = {"items": len(items), "pictures": pictures, "embedded": len(missing) - len(refused)}
     return Embedded(counts, refused)
+
+
+def _chunks(keys: Sequence[str], items: Mapping[str, EmbedInput]) -> Iterator[list[str]]:
+    """Cut keys into what is embedded and kept at once."""
+    chunk: list[str] = []
+    pictures = 0
+    for key in keys:
+        chunk.append(key)
+        pictures += _cost(items[key])[0]
+        if len(chunk) == CHUNK or pictures >= PICTURES:
+            yield chunk
+            chunk, pictures = [], 0
+    if chunk:
+        yield chunk
 
 
 def _embed_chunk(

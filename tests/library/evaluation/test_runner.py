@@ -14,9 +14,9 @@ from mllm_embed.evaluation.encoders import PixelEncoder
 from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError, Part, Query, item_key
 from mllm_embed.evaluation.mini_mmeb import TASK_NAMES, build_tasks
 from mllm_embed.evaluation.pools import Selection
-from mllm_embed.evaluation.runner import embed_all, overall, rank_tasks, score_tasks, supported
+from mllm_embed.evaluation.runner import PICTURES, embed_all, overall, rank_tasks, score_tasks, supported
 from mllm_embed.evaluation.vector_store import VectorStore
-from mllm_embed.types import EmbedInput
+from mllm_embed.types import EmbedInput, Image
 from mllm_embed.vectors import finish
 
 pytestmark = pytest.mark.fast
@@ -96,6 +96,18 @@ def test_a_killed_run_resumes(tasks: list[EvalTask], tmp_path: Path) -> None:
     embed_all(tasks, again, store, lambda _done, _total: None)
     assert not set(again.seen) & set(encoder.seen)
     assert score_tasks(tasks, rank_tasks(tasks, store)) == measure(tasks, HashEncoder())
+
+
+def test_few_pictures_are_in_memory_at_once(tasks: list[EvalTask]) -> None:
+    class Counting(HashEncoder):
+        def encode(self, items: Sequence[EmbedInput]) -> NDArray[np.float32]:
+            counts.append(sum(isinstance(content, Image) for item in items for content in item.content))
+            return super().encode(items)
+
+    counts: list[int] = []
+    embed_all(tasks, Counting(), VectorStore(None, {}), lambda _done, _total: None)
+    assert sum(counts) > 10 * PICTURES
+    assert max(counts) <= PICTURES + 16  # the last item is a whole one, with its frames
 
 
 def test_a_constant_model_is_never_right_by_luck(tasks: list[EvalTask]) -> None:
