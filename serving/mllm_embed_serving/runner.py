@@ -157,8 +157,8 @@ async def _serve(
     settings = options.settings
     app = create_app(embedder, settings, OpenTelemetryTracer() if settings.otel else None)
     await app.state.service.load_adapters()
-    # What is loaded by now stays: without this the collector goes through a million objects every few requests, which
-    # takes longer than all that is done for the requests.
+    # What is loaded by now stays: without this the collector goes through all objects of torch and vLLM again and again
+    # while requests are served. benchmarks/serving/paired.py shows what that costs.
     gc.collect()
     gc.freeze()
     config = uvicorn.Config(
