@@ -1,4 +1,4 @@
-"""Picture augmentation for small data: another background, place, size, colour or drawing style, the same meaning."""
+"""Augmentation for small data: pictures with another background, place, size, colour or style; texts as people type."""
 
 from __future__ import annotations
 
@@ -31,6 +31,44 @@ class Pictures:
     def __call__(self, row: Mapping[str, Any], rng: random.Random) -> Image:
         """Return the picture of a row, augmented or plain."""
         return Image(decode(row["image"], rng if rng.random() < self.augment else None))
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Writes the words for a picture of a training row.
+
+    Attributes:
+        augment: share of the texts that are in capitals, mistyped or in another order; the rest stays as it is.
+    """
+
+    augment: float
+
+    def __call__(self, text: str, rng: random.Random) -> str:
+        """Return a text, augmented or plain; at a share of 0 nothing is drawn."""
+        if not self.augment or rng.random() >= self.augment:
+            return text
+        return rng.choice((_capitals, _capitals, _mistyped, _reordered))(text, rng)
+
+
+def _capitals(text: str, rng: random.Random) -> str:
+    return text.upper() if rng.random() < 0.7 else text.title()
+
+
+def _mistyped(text: str, rng: random.Random) -> str:
+    """Swap, leave out or double one letter of every third word or so."""
+    words = text.split(" ")
+    for place in rng.sample(range(len(words)), -(-len(words) // 3)):
+        word = words[place]
+        if len(word) > 3:
+            at = rng.randrange(1, len(word) - 1)
+            slip = rng.choice((word[at + 1] + word[at], word[at + 1], word[at] * 2 + word[at + 1]))
+            words[place] = word[:at] + slip + word[at + 2 :]
+    return " ".join(words)
+
+
+def _reordered(text: str, rng: random.Random) -> str:
+    words = text.split()
+    return " ".join(rng.sample(words, len(words)))
 
 
 def decode(data: bytes, rng: random.Random | None = None) -> PIL.Image.Image:

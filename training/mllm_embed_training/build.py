@@ -19,7 +19,7 @@ from mllm_embed.modeling.loading import Precision, keep_unpacked, load_base
 from mllm_embed.tasks import Task, get_task
 from mllm_embed_training import heldout, toy_tasks
 from mllm_embed_training.answer_tasks import answer_tasks
-from mllm_embed_training.augment import Pictures
+from mllm_embed_training.augment import Pictures, Texts
 from mllm_embed_training.config import ConfigError, FileSection, LoraSection, TrainConfig
 from mllm_embed_training.contrastive import ContrastiveStage
 from mllm_embed_training.data_files import answer_task, file_task
@@ -87,7 +87,7 @@ def choose_tasks(config: TrainConfig, cache: Path) -> tuple[Tasks, Tasks]:
         package = Package(data_folder(config.data.folder))
         pictures = Pictures(config.data.augment)
         answers |= answer_tasks(package, pictures)
-        pairs |= pair_tasks(package, pictures)
+        pairs |= pair_tasks(package, pictures, Texts(config.data.augment_texts))
     usable = {
         "generative": set(answers),
         "contrastive": set(pairs),

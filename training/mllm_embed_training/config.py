@@ -116,6 +116,8 @@ class DataSection(Section):
     """Rows per forward pass: micro-batch of the generative stage, GradCache chunk of the contrastive one."""
     augment: float = Field(default=0.5, ge=0, le=1)
     """Share of the pictures that are augmented."""
+    augment_texts: float = Field(default=0, ge=0, le=1)
+    """Share of the pictures' texts that are written in capitals, mistyped or in another order."""
     workers: int = Field(default=0, ge=0)
     """Processes that prepare batches; 0 prepares in the training process."""
 

@@ -10,7 +10,7 @@ from functools import partial
 from mllm_embed.evaluation.mini_mmeb_rows import class_name, emoji_name, figure_text, icon_text, story_text
 from mllm_embed.tasks import DEFAULT, Task, get_task
 from mllm_embed.types import Image, Text
-from mllm_embed_training.augment import Pictures, decode
+from mllm_embed_training.augment import Pictures, Texts, decode
 from mllm_embed_training.examples import Example, ExampleTask, Side
 from mllm_embed_training.sources import Package, Row
 
@@ -23,11 +23,13 @@ MAX_NAME_BYTES = 36
 """Names in other scripts cost up to a token per byte of the small vocabulary; longer ones would pad whole batches."""
 
 
-def pair_tasks(package: Package, pictures: Pictures) -> Mapping[str, MakeTask]:
+def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[str, MakeTask]:
     """Return the tasks by name; rows are read when a task is made."""
 
     def both(rows: Callable[[], list[Row]], text: Describe, direction: str) -> MakeTask:
-        return lambda: ExampleTask(rows(), partial(_text_and_image, pictures, text=text, direction=direction))
+        return lambda: ExampleTask(
+            rows(), partial(_text_and_image, pictures, texts, describe=text, direction=direction)
+        )
 
     def described(name: str, rows: Callable[[], list[Row]], text: Describe) -> dict[str, MakeTask]:
         return {
@@ -45,7 +47,7 @@ def pair_tasks(package: Package, pictures: Pictures) -> Mapping[str, MakeTask]:
         **described("chart", package.charts, lambda row, _: row["spec_description"] or row["title"]),
         "emoji-i2i": lambda: ExampleTask(package.emoji_groups(), partial(_same_thing, pictures)),
         "icon-i2i": lambda: ExampleTask(package.icon_groups(), partial(_same_thing, pictures)),
-        "emoji-near": lambda: ExampleTask(package.emoji_siblings(), partial(_near, pictures)),
+        "emoji-near": lambda: ExampleTask(package.emoji_siblings(), partial(_near, pictures, texts)),
         "emoji-edit": lambda: ExampleTask(package.emoji_edits(), partial(_edit, pictures)),
         "emoji-group": lambda: ExampleTask(
             [r for r in package.emoji() if r["concept"]["group"]], partial(_emoji_group, pictures)
@@ -81,9 +83,11 @@ def describe_figure(row: Row, rng: random.Random) -> str:
     return " ".join(figure_text(row).split()[:40])
 
 
-def _text_and_image(pictures: Pictures, row: Row, rng: random.Random, *, text: Describe, direction: str) -> Example:
-    words = text(row, rng)
-    written = Side((Text(words),), words.casefold())
+def _text_and_image(
+    pictures: Pictures, texts: Texts, row: Row, rng: random.Random, *, describe: Describe, direction: str
+) -> Example:
+    words = describe(row, rng)
+    written = Side((Text(texts(words, rng)),), words.casefold())
     # The key of a picture is its name, so that two pictures of one name are never each other's negatives.
     drawn = Side((pictures(row, rng),), f"image:{words.casefold()}")
     query, positive = (written, drawn) if direction == "text-to-image" else (drawn, written)
@@ -101,12 +105,12 @@ def _same_thing(pictures: Pictures, group: list[Row], rng: random.Random) -> Exa
     return Example(Side((pictures(one, rng),), key), Side((pictures(other, rng),), key), _task("image-to-image", rng))
 
 
-def _near(pictures: Pictures, row: tuple[Row, list[Row]], rng: random.Random) -> Example:
+def _near(pictures: Pictures, texts: Texts, row: tuple[Row, list[Row]], rng: random.Random) -> Example:
     """A name and its picture; a picture that differs in skin tone or gender only is the hard negative."""
     shown, family = row
     other = rng.choice([sibling for sibling in family if sibling is not shown])
     name = emoji_name(shown["concept"])
-    query = Side((Text(name),), name.casefold())
+    query = Side((Text(texts(name, rng)),), name.casefold())
     positive, negative = (
         Side((pictures(row, rng),), f"image:{emoji_name(row['concept']).casefold()}") for row in (shown, other)
     )
