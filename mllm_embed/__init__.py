@@ -14,12 +14,13 @@ from __future__ import annotations
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import BackendError, InputError, MllmEmbedError, ModelError
 from mllm_embed.media import MediaPolicy
-from mllm_embed.types import Embedding, EmbedInput, Image, Page, Region, Text, Video
+from mllm_embed.types import Document, Embedding, EmbedInput, Image, Page, Region, Text, Video
 
 __version__ = "0.1.0"
 
 __all__ = [
     "BackendError",
+    "Document",
     "EmbedInput",
     "Embedder",
     "Embedding",

@@ -1,10 +1,11 @@
-"""Pages of a PDF -> pictures, one page at a time."""
+"""A PDF -> its pages -> pictures, one page at a time."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from mllm_embed import media
 from mllm_embed.errors import InvalidInput, InvalidMedia, MediaTooLarge
 from mllm_embed.media import MediaPolicy
 from mllm_embed.sources import Kind, fetched, locate
-from mllm_embed.types import Page
+from mllm_embed.types import Content, Document, Opened, Page
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -35,8 +36,31 @@ def pages(source: bytes | str | Path, *, dpi: int = 144, policy: MediaPolicy | N
         MediaTooLarge: more bytes or pages than allowed.
         MediaNotAllowed: the policy refuses the source.
     """
-    with _open(source, policy if policy is not None else MediaPolicy.local()) as document:
-        return [Page(source, number, dpi) for number in range(1, len(document) + 1)]
+    return list(_pages(Document(source, dpi=dpi), policy if policy is not None else MediaPolicy.local()))
+
+
+async def opened(content: Sequence[Content], policy: MediaPolicy) -> list[Opened]:
+    """Return content with the pages of its documents in their place, none of them drawn yet.
+
+    Args:
+        content: of an input.
+        policy: what is allowed.
+
+    Raises:
+        InvalidInput: a document has no such page.
+        InvalidMedia: no such file, no PDF, encrypted, or without pages.
+        MediaTooLarge: more bytes or pages than allowed.
+        MediaNotAllowed: the policy refuses the source.
+        MediaFetchError: the URL did not deliver.
+    """
+    parts: list[Opened] = []
+    for part in content:
+        if isinstance(part, Document):
+            source = await fetched(part.source, policy, kind(policy))
+            parts += await media.in_decoder(_pages, replace(part, source=source), policy)
+        else:
+            parts.append(part)
+    return parts
 
 
 async def load(page: Page, policy: MediaPolicy) -> PIL.Image.Image:
@@ -56,16 +80,30 @@ async def load(page: Page, policy: MediaPolicy) -> PIL.Image.Image:
         MediaNotAllowed: the policy refuses the source.
         MediaFetchError: the URL did not deliver.
     """
-    source = await fetched(page.source, policy, _kind(policy))
+    source = await fetched(page.source, policy, kind(policy))
     return await media.in_decoder(_draw, source, page, policy)
+
+
+def _pages(document: Document, policy: MediaPolicy) -> Sequence[Page]:
+    """Return the pages that are meant; they share the bytes of their document."""
+    found = locate(document.source, policy, kind(policy))
+    with _open(found, policy) as opened:
+        numbers = document.numbers if document.numbers is not None else range(1, len(opened) + 1)
+        for number in numbers:
+            _check_number(number, len(opened))
+    return [Page(found, number, document.dpi) for number in numbers]
+
+
+def _check_number(number: int, pages: int) -> None:
+    if not 1 <= number <= pages:
+        raise InvalidInput(f"the document has {pages} pages, but page {number} is asked for")
 
 
 def _draw(source: bytes | str | Path, page: Page, policy: MediaPolicy) -> PIL.Image.Image:
     if page.dpi < 1:
         raise InvalidInput(f"dpi must be at least 1, but is {page.dpi}")
     with _open(source, policy) as document:
-        if not 1 <= page.number <= len(document):
-            raise InvalidInput(f"the document has {len(document)} pages, but page {page.number} is asked for")
+        _check_number(page.number, len(document))
         drawn = document[page.number - 1]
         scale = page.dpi / _POINTS_PER_INCH
         width, height = (round(side * scale) for side in drawn.get_size())
@@ -83,7 +121,7 @@ def _open(source: bytes | str | Path, policy: MediaPolicy) -> Iterator[Any]:
     """Open a PDF for this thread alone."""
     import pypdfium2  # type: ignore[import-untyped]  # it ships no types
 
-    found = locate(source, policy, _kind(policy))
+    found = locate(source, policy, kind(policy))
     if isinstance(found, bytes) and not found:
         raise InvalidMedia("the document is empty (0 bytes)")
     with _PDFIUM:
@@ -104,5 +142,6 @@ def _open(source: bytes | str | Path, policy: MediaPolicy) -> Iterator[Any]:
             document.close()
 
 
-def _kind(policy: MediaPolicy) -> Kind:
+def kind(policy: MediaPolicy) -> Kind:
+    """Return what a document is called in messages, and how many bytes it may have."""
     return Kind("a", "document", "application/pdf", policy.max_document_bytes)

@@ -16,7 +16,19 @@ from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.regions import RegionEncoder
-from mllm_embed.types import DENSE, Content, EmbedInput, Image, Outputs, Page, RenderedPrompt, Text, Truncate, Video
+from mllm_embed.types import (
+    DENSE,
+    Content,
+    Document,
+    EmbedInput,
+    Image,
+    Outputs,
+    Page,
+    RenderedPrompt,
+    Text,
+    Truncate,
+    Video,
+)
 from mllm_embed.windows import Windows, split
 
 _Decoded = tuple[EmbedInput, list[PIL.Image.Image], tuple[tuple[float, ...], ...]]
@@ -87,13 +99,13 @@ class Preparer:
 
     async def _decoded(self, item: EmbedInput, budget: _PixelBudget) -> _Decoded:
         """Load an input's media, one after the other: what is not text becomes pictures in its place."""
-        asked = sum(part.pictures for part in _media(item))
-        if asked > MAX_IMAGES:
-            raise InvalidInput(f"an input may hold at most {MAX_IMAGES} images{_counted(item)}, but holds {asked}")
+        check_count(item.content)  # before anything is opened, and again when the pages of documents are known
+        parts = await documents.opened(item.content, self._policy)
+        check_count(parts)
         content: list[Content] = []
         images: list[PIL.Image.Image] = []
         times: list[tuple[float, ...]] = []
-        for part in item.content:
+        for part in parts:
             if isinstance(part, Text):
                 content.append(part)
                 continue
@@ -180,14 +192,18 @@ class _PixelBudget:
             raise MediaTooLarge(f"the images of a request may have at most {self._limit:,} pixels together")
 
 
-def _media(item: EmbedInput) -> list[Image | Video | Page]:
-    return [content for content in item.content if not isinstance(content, Text)]
+def check_count(content: Sequence[Content]) -> None:
+    """Raise `InvalidInput` if content means more pictures than an input may hold; nothing is opened for it."""
+    asked = sum(part.pictures for part in content if not isinstance(part, Text))
+    if asked > MAX_IMAGES:
+        raise InvalidInput(f"an input may hold at most {MAX_IMAGES} images{_counted(content)}, but holds {asked}")
 
 
-def _counted(item: EmbedInput) -> str:
+def _counted(content: Sequence[Content]) -> str:
     """Say which pictures are counted that the caller may not think of."""
-    kinds = ["frames of videos"] * any(isinstance(part, Video) for part in item.content)
-    kinds += ["close-ups of regions"] * any(isinstance(part, Image) and part.region for part in item.content)
+    kinds = ["frames of videos"] * any(isinstance(part, Video) for part in content)
+    kinds += ["pages of documents"] * any(isinstance(part, Document | Page) for part in content)
+    kinds += ["close-ups of regions"] * any(isinstance(part, Image) and part.region for part in content)
     return f", {' and '.join(kinds)} among them" if kinds else ""
 
 

@@ -164,7 +164,33 @@ class Page:
         return 1
 
 
-Content = Text | Image | Video | Page
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A PDF, or some of its pages: pictures in order, at the document's place in the input.
+
+    Attributes:
+        source: encoded bytes, a `Path`, or a string (http(s) URL, data URI or file path).
+        numbers: of the pages that are read, from 1, in this order; None reads all of them.
+        dpi: dots per inch at which they are drawn.
+    """
+
+    source: bytes | str | Path
+    numbers: tuple[int, ...] | None = None
+    dpi: int = 144
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures the model reads for it; at least 1, as long as nobody has opened it to count its pages."""
+        return 1 if self.numbers is None else len(self.numbers)
+
+    def __post_init__(self) -> None:
+        if self.numbers is not None and not self.numbers:
+            raise InvalidInput("the pages of a document must be at least one, but are none")
+
+
+Opened = Text | Image | Video | Page
+"""Content that is one thing, as pages are of which a document consists."""
+Content = Opened | Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +209,7 @@ class EmbedInput:
 
     @classmethod
     def of(cls, *items: Any, instruction: str | None = None) -> EmbedInput:
-        """Build an input from strings (text), `Text`, `Image`, `Video`, `Page`, `Path` or PIL images, kept in order.
+        """Build an input, in order, from strings (text), `Path`s and PIL images (pictures), and values of `Content`.
 
         Raises:
             InvalidInput: no item, or an item of another type.
@@ -193,7 +219,7 @@ class EmbedInput:
 
 def _content(item: Any) -> Content:
     """Coerce one item; strings are text, so a picture given as a string must be wrapped in `Image`."""
-    if isinstance(item, (Text, Image, Video, Page)):
+    if isinstance(item, Content):
         return item
     if isinstance(item, str):
         return Text(item)
@@ -274,6 +300,7 @@ class Embedding:
         frame_times: of each video, the seconds of the frames that were used.
         multivector: of the input's own tokens, in order, float32, shape [T, D]; None if it was not wanted.
         lexical: words and their weights, the heaviest first; None if they were not wanted.
+        parts: of what was embedded part by part, each part's own unit vector, shape [P, D]; `vector` is their mean.
     """
 
     vector: NDArray[np.float32]
@@ -282,3 +309,4 @@ class Embedding:
     frame_times: tuple[tuple[float, ...], ...] = ()
     multivector: NDArray[np.float32] | None = None
     lexical: Mapping[str, float] | None = None
+    parts: NDArray[np.float32] | None = None

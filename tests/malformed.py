@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from tests.library.test_documents import pdf
 from tests.library.test_video import animation
 
 JUNK: list[Any] = [
@@ -48,6 +49,8 @@ NAMES = ["model", "input", "task", "dimensions", "\ud800", "chat_template"]
 TEXT = {"type": "text", "text": "cat"}
 MOVING = f"data:image/gif;base64,{base64.b64encode(animation(2, 'GIF')).decode()}"
 
+PAPER = f"data:application/pdf;base64,{base64.b64encode(pdf(0, 9, size=(36, 36))).decode()}"
+
 
 def valid(picture: str, model: str = "fake", width: int = 16) -> dict[str, list[dict[str, Any]]]:
     """One good body per way to ask, by route."""
@@ -55,13 +58,14 @@ def valid(picture: str, model: str = "fake", width: int = 16) -> dict[str, list[
     part = {**image, "region": {"box": [1, 2, 3.5, 4]}}
     whole = {"text": "cat", "image": picture, "region": {"point": [1, 1]}, "instruction": "Look."}
     video = {"type": "video_url", "video_url": {"url": MOVING}, "frames": 2, "fps": 1.5}
-    items: list[Any] = ["cat", whole, [TEXT, part, video], [70, 71]]
+    paper = {"type": "document_url", "document_url": {"url": PAPER}, "pages": [1], "dpi": 36}
+    items: list[Any] = ["cat", whole, [TEXT, part, video], [paper], [70, 71]]
     content = [{"content": [TEXT, image]}, {"content": [TEXT]}]
     openai = {"model": model, "input": items, "dimensions": width, "encoding_format": "float", "truncate": "end"}
     messages = [{"role": "system", "content": "Look."}, {"role": "user", "content": [image, TEXT]}]
     return {
         "/v1/embeddings": [
-            {**openai, "task": "retrieval.query", "partial": True, "user": "u"},
+            {**openai, "task": "retrieval.query", "partial": True, "vector_per": "page", "user": "u"},
             {"model": model, "messages": [messages, messages], "input_type": "document"},
         ],
         "/v2/embed": [

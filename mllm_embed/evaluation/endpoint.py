@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mllm_embed.errors import BackendUnavailable, InvalidInput
 from mllm_embed.evaluation.eval_types import EvaluationError
 from mllm_embed.media import MediaPolicy, data_uri, load_sync
-from mllm_embed.types import EmbedInput, Image, Page, Text, Video
+from mllm_embed.types import Content, EmbedInput, Image, Text
 from mllm_embed.vectors import finish, from_base64
 
 Dialect = Literal["mllm-embed", "vllm", "openai"]
@@ -143,7 +143,7 @@ class EndpointEncoder:
             for content in item.content
         ]
 
-    def _uri(self, image: Image | Video | Page) -> str:
+    def _uri(self, image: Content) -> str:
         """Return a picture as a data URI, pixels unchanged; transparency is the server's business."""
         if not isinstance(image, Image):
             raise InvalidInput(f"texts and pictures can be sent to an API, but an input holds a {type(image).__name__}")

@@ -12,7 +12,7 @@ from typing import Any
 from mllm_embed.types import Content, EmbedInput, Text
 from mllm_embed_serving import fields
 from mllm_embed_serving.errors import InvalidParameter
-from mllm_embed_serving.media_parts import read_image, read_region, read_video
+from mllm_embed_serving.media_parts import read_document, read_image, read_region, read_video
 from mllm_embed_serving.token_ids import Decode
 
 MAX_TOKEN_IDS = 100_000
@@ -27,6 +27,9 @@ PART_KEYS = {
     "image_base64": "image_base64",
     "video_url": "video_url",
     "video_base64": "video_base64",
+    "document_url": "document_url",
+    "document_base64": "document_base64",
+    "file": "file",
 }
 """Types of content parts, of OpenAI's, vLLM's and Voyage's APIs, and the key that holds their value."""
 
@@ -169,7 +172,10 @@ class ItemReader:
         if key == "text":
             return Text(fields.text(value, here, self.max_text_chars))
         if isinstance(value, dict):
-            value, here = value.get("url"), f"{here}.url"
+            name = "file_data" if key == "file" else "url"
+            value, here = value.get(name), f"{here}.{name}"
         if key.startswith("video"):
             return read_video(value, here, part, path, self.max_frames)
+        if key.startswith("document") or key == "file":
+            return read_document(value, here, part, path)
         return read_image(value, here, read_region(part.get("region"), f"{path}.region"))

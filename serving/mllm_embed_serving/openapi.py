@@ -7,9 +7,10 @@ from typing import Any
 from mllm_embed.tasks import TASKS
 from mllm_embed.types import MAX_WORDS
 from mllm_embed_serving.content import PART_KEYS
+from mllm_embed_serving.media_parts import DEFAULT_DPI, MOST_DPI
 from mllm_embed_serving.schemas.cohere import INPUT_TYPES
 from mllm_embed_serving.schemas.common import WRITERS
-from mllm_embed_serving.schemas.openai import JINA_TASKS, ROLES, TRUNCATIONS
+from mllm_embed_serving.schemas.openai import JINA_TASKS, ROLES, TRUNCATIONS, VECTOR_PER
 from mllm_embed_serving.schemas.outputs import DEFAULT_WORDS, OUTPUTS
 
 _NUMBER = {"type": "number"}
@@ -30,7 +31,7 @@ _REGION = {
 }
 _PART = {
     "type": "object",
-    "description": "An OpenAI content part: a text, an image (perhaps a region of it), or a video.",
+    "description": "An OpenAI content part: a text, an image (perhaps a region of it), a video, or a PDF.",
     "required": ["type"],
     "properties": {
         "type": {"enum": list(PART_KEYS)},
@@ -42,6 +43,16 @@ _PART = {
         "video_url": _URL,
         "frames": {"type": "integer", "minimum": 1, "description": "Most frames of the video that are used."},
         "fps": {"type": "number", "exclusiveMinimum": 0, "description": "Frames per second of the video, at most."},
+        "document_base64": {"type": "string"},
+        "document_url": _URL,
+        "file": {"type": "object", "properties": {"file_data": {"type": "string", "description": "A PDF."}}},
+        "pages": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1},
+            "minItems": 1,
+            "description": "Pages of the document that are read; all, if it is not given.",
+        },
+        "dpi": {"type": "integer", "minimum": 1, "maximum": MOST_DPI, "default": DEFAULT_DPI},
     },
 }
 _ITEM = {
@@ -132,6 +143,7 @@ EMBEDDINGS = _body(
             "default": DEFAULT_WORDS,
             "description": "Words of the lexical output.",
         },
+        "vector_per": {"enum": list(VECTOR_PER), "default": "document", "description": "Of items that are a PDF."},
         "truncation": {"type": "boolean", "description": "Voyage's way to say truncate: end, or none."},
         "user": {"type": "string", "description": "Accepted and ignored."},
         **_PARTIAL,

@@ -62,9 +62,10 @@ _DATUM = _object(
             "description": "Words and their weights, the heaviest first.",
         },
         "frame_times": _TIMES,
+        "pages": {**_array(_VECTOR), "description": "A vector per page of a document, where the request asks for it."},
         "error": OPENAI_ERROR["properties"]["error"],
     },
-    optional=("multivector", "lexical", "frame_times", "error"),
+    optional=("multivector", "lexical", "frame_times", "pages", "error"),
 )
 _LIST = {"enum": ["list"]}
 EMBEDDINGS = _json(

@@ -56,7 +56,7 @@ class Service:
             deadline_s=settings.request_timeout_s,
             gauge=self.metrics.queued,
         )
-        pictures = Pictures(settings.media_policy(), self.metrics)
+        pictures = Pictures(settings.media_policy(), self.metrics, max_images=settings.max_images)
         cache = _cache(embedder, settings, self.metrics)
         self.models = Models(
             embedder,

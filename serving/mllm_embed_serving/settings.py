@@ -51,7 +51,7 @@ class ServerSettings:
     max_items: int = 2048
     """Most items (vectors) per request."""
     max_images: int = 64
-    """Most images per request, over all its items, frames of videos and close-ups of regions among them."""
+    """Most images per request, over all items: frames of videos, close-ups of regions and pages of documents too."""
     max_image_bytes: int = 20 * 2**20
     """Largest encoded image, in bytes."""
     max_image_pixels: int = 40_000_000
@@ -64,6 +64,10 @@ class ServerSettings:
     """Longest video, in seconds."""
     max_video_frames: int = 16
     """Most frames of one video."""
+    max_document_bytes: int = 64 * 2**20
+    """Largest encoded PDF, in bytes; one that is sent in the request has to fit into its body too."""
+    max_document_pages: int = 1000
+    """Most pages of a PDF, whichever of them are read."""
     max_text_chars: int = 400_000
     """Longest single text or instruction, in characters; the model's own token limit comes on top."""
     max_multivector_numbers: int = 1_000_000
@@ -129,6 +133,8 @@ class ServerSettings:
             max_video_bytes=self.max_video_bytes,
             max_video_seconds=self.max_video_seconds,
             max_video_decode_s=self.request_timeout_s,
+            max_document_bytes=self.max_document_bytes,
+            max_pages=self.max_document_pages,
             max_total_pixels=self.max_request_pixels,
             timeout_s=self.media_timeout_s,
         )

@@ -16,7 +16,7 @@ from mllm_embed.documents import pages
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import InvalidInput, InvalidMedia, MediaNotAllowed, MediaTooLarge
 from mllm_embed.media import MediaPolicy
-from mllm_embed.types import EmbedInput, Page
+from mllm_embed.types import Document, EmbedInput, Page
 
 pytestmark = pytest.mark.fast
 
@@ -81,9 +81,12 @@ async def test_what_cannot_be_opened_is_refused(source: Any, says: str) -> None:
         (1, 0, "dpi must be at least 1, but is 0"),
     ],
 )
-async def test_pages_that_are_not_there_are_refused(number: int, dpi: int, says: str) -> None:
+async def test_pages_that_are_not_there_are_refused(fake: Embedder, number: int, dpi: int, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         await draw(pdf(1, 2), number, dpi)
+    with pytest.raises(InvalidInput, match=says) as caught:
+        await fake.aembed([EmbedInput.of("x"), EmbedInput.of(Document(pdf(1, 2), (1, number), dpi))])
+    assert caught.value.index == 1
 
 
 @pytest.mark.parametrize(
@@ -112,3 +115,46 @@ async def test_a_long_document_is_drawn_page_by_page(fake: Embedder) -> None:
     assert len(vectors) == 300
     assert not np.array_equal(vectors[0].vector, vectors[1].vector)
     np.testing.assert_array_equal(vectors[0].vector, vectors[256].vector)  # equal greys, equal pages
+
+
+@pytest.mark.parametrize(("numbers", "same"), [(None, (1, 2, 3)), ((3, 1), (3, 1)), ((2, 2), (2, 2))])
+async def test_a_document_is_its_pages_in_order(
+    fake: Embedder, tmp_path: Path, numbers: tuple[int, ...] | None, same: tuple[int, ...]
+) -> None:
+    (tmp_path / "three.pdf").write_bytes(pdf(0, 100, 200))
+    for source in (pdf(0, 100, 200), str(tmp_path / "three.pdf")):
+        whole, by_page = await fake.aembed(
+            [
+                EmbedInput.of("before", Document(source, numbers), "after"),
+                EmbedInput.of("before", *(Page(source, number) for number in same), "after"),
+            ]
+        )
+        np.testing.assert_array_equal(whole.vector, by_page.vector)
+
+
+async def test_more_pages_than_an_input_may_hold_are_refused(fake: Embedder) -> None:
+    says = "at most 16 images, pages of documents among them, but holds 17"
+    for numbers in (None, tuple(range(1, 18))):
+        with pytest.raises(InvalidInput, match=says):
+            await fake.aembed([EmbedInput.of(Document(pdf(*range(17)), numbers))])
+
+
+def test_a_document_has_a_page() -> None:
+    with pytest.raises(InvalidInput, match="must be at least one"):
+        Document(b"", ())
+
+
+async def test_5000_pages_are_refused(fake: Embedder) -> None:
+    """The real limit; all that is made of so many pages is a tree that says so."""
+    kids = b" ".join([b"3 0 R"] * 5000)
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Count 5000 /Kids [" + kids + b"] >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 72 72] >>",
+    ]
+    body = b"".join(b"%d 0 obj %s endobj\n" % (number, content) for number, content in enumerate(objects, 1))
+    many = b"%PDF-1.4\n" + body + b"trailer << /Root 1 0 R /Size 4 >>\n%%EOF"
+    with pytest.raises(MediaTooLarge, match="at most 1,000 pages, but has 5,000"):
+        pages(many)
+    with pytest.raises(MediaTooLarge, match="at most 1,000 pages, but has 5,000"):
+        await fake.aembed([EmbedInput.of(Document(many, (1,)))])

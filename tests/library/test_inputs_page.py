@@ -7,10 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import PIL.Image
 import pytest
+from starlette.testclient import TestClient
 
 from mllm_embed.embedder import Embedder
+from mllm_embed_serving.app import create_app
+from mllm_embed_serving.settings import ServerSettings
 
 from .test_documents import pdf
 from .test_video import film
@@ -35,15 +39,18 @@ def test_its_examples_run(
     (tmp_path / "report.pdf").write_bytes(pdf(0, 200))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Embedder, "load", lambda _name: fake)
+    api = TestClient(create_app(fake, ServerSettings()))
+    monkeypatch.setattr(httpx, "post", lambda url, *, json, timeout: api.post(url, json=json))
     names: dict[str, Any] = {}
     examples = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(examples) == 7
+    assert len(examples) == 8
     for example in examples:
         exec(compile(example, str(PAGE), "exec"), names)  # noqa: S102  # our own page
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "(4, 64)"
     assert shown[2] == "(4, 64)"
     assert shown[3].startswith("((0.0, ")
-    assert shown[4] == "2 (2, 64) (1, 64)"
-    assert shown[5] == "(64,) (1, 64) 3 3"
-    assert [line.partition(":")[0] for line in shown[6:]] == ["input[1]"] * 6
+    assert shown[4] == "2 (2, 64) (1, 64) (1, 64)"
+    assert shown[5] == "(64,) 3 3"
+    assert shown[6] == "2 64 64"
+    assert [line.partition(":")[0] for line in shown[7:]] == ["input[1]"] * 7

@@ -36,7 +36,7 @@ def settings() -> ServerSettings:
 @pytest.fixture
 def front(embedder: Embedder, settings: ServerSettings) -> Front:
     metrics = Metrics()
-    pictures = Pictures(settings.media_policy(), metrics)
+    pictures = Pictures(settings.media_policy(), metrics, max_images=settings.max_images)
     return Front(embedder, pictures, ResultCache("", 2**20, None, metrics), metrics, max_numbers=10**6)
 
 

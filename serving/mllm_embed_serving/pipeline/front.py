@@ -1,6 +1,6 @@
 """The items of a request -> vectors: each on its own way to the engine, equal ones in flight together.
 
-    item -> pictures fetched -> equal item in flight? -> cached? -> pictures decoded -> Embedder -> vector
+    item -> pictures fetched -> equal item in flight? -> cached? -> parts -> pictures decoded -> Embedder -> vector
 
 An item never waits for the other items of its request, nor for anybody's slow picture.
 """
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import InputError
+from mllm_embed.preparation import check_count
 from mllm_embed.types import DENSE, Embedding, EmbedInput
 from mllm_embed.vectors import check_dimensions
 from mllm_embed_serving.errors import InvalidParameter
@@ -22,9 +23,9 @@ from mllm_embed_serving.metrics import Metrics
 from mllm_embed_serving.pipeline.cache import ResultCache
 from mllm_embed_serving.pipeline.flights import Flights
 from mllm_embed_serving.pipeline.keys import item_key
-from mllm_embed_serving.pipeline.long_texts import merged, windows_of
+from mllm_embed_serving.pipeline.long_items import AT_ONCE, merged, parts_of
 from mllm_embed_serving.pipeline.measured import RENDERING, MeasuredBackend
-from mllm_embed_serving.pipeline.pictures import Pictures, PixelBudget
+from mllm_embed_serving.pipeline.pictures import PictureBudget, Pictures
 from mllm_embed_serving.schemas.common import EmbeddingRequest, ItemError
 
 Outcome = Embedding | ItemError
@@ -86,7 +87,7 @@ class Front:
         """Yield what becomes of the items, in order, while all are under way; those that are not asked for end."""
         recipe = self._embedder.model_dir.recipe
         check_dimensions(wanted.dimensions, recipe.dimensions, recipe.matryoshka_dimensions)
-        request = _Request(wanted, scope, self._pictures.budget(), NumberBudget(self._max_numbers))
+        request = _Request(wanted, scope, self._pictures.budget(wanted.images), NumberBudget(self._max_numbers))
         tasks = [asyncio.ensure_future(self._outcome(item, request)) for item in wanted.inputs]
         try:
             for index, task in enumerate(tasks):
@@ -111,26 +112,41 @@ class Front:
         return embedding
 
     async def _find(self, key: bytes, item: EmbedInput, request: _Request) -> Embedding:
-        """Return the known result, or let the engine make it; only vectors alone are kept."""
+        """Return the known result, or let the engine make it; only single vectors are kept."""
         wanted = request.wanted
-        if wanted.outputs == DENSE and (known := await self._cache.get(key)) is not None:
+        kept = wanted.outputs == DENSE and not wanted.by_page
+        if kept and (known := await self._cache.get(key)) is not None:
             return known
-        item = await self._pictures.decoded(item, request.pixels)
-        RENDERING.set(time.perf_counter())
-        parts = await windows_of(item, wanted, self._embedder)
-        embeddings = await self._embedder.aembed(
-            parts,
-            task=wanted.task,
-            role=wanted.role,
-            instruction=wanted.instruction,
-            dimensions=wanted.dimensions if len(parts) == 1 else None,
-            truncate=wanted.truncate,
-            outputs=wanted.outputs,
-        )
-        embedding = embeddings[0] if len(parts) == 1 else merged(embeddings, wanted.dimensions)
-        if wanted.outputs == DENSE:
+        item = await self._pictures.opened(item, request.pictures)
+        parts = await parts_of(item, wanted, self._embedder)
+        if parts:
+            embedding = merged(await self._embed_parts(parts, request, None), wanted)
+        else:
+            check_count(item.content)  # before any of it is decoded
+            (embedding,) = await self._embed_parts([item], request, wanted.dimensions)
+        if kept:
             await self._cache.put(key, embedding)
         return embedding
+
+    async def _embed_parts(
+        self, parts: Sequence[EmbedInput], request: _Request, dimensions: int | None
+    ) -> list[Embedding]:
+        """Embed the parts of an item, a few at a time, since their pictures are in memory together."""
+        wanted, embeddings = request.wanted, list[Embedding]()
+        for start in range(0, len(parts), AT_ONCE):
+            some = parts[start : start + AT_ONCE]
+            decoded = [await self._pictures.decoded(part, request.pictures) for part in some]
+            RENDERING.set(time.perf_counter())
+            embeddings += await self._embedder.aembed(
+                decoded,
+                task=wanted.task,
+                role=wanted.role,
+                instruction=wanted.instruction,
+                dimensions=dimensions,
+                truncate=wanted.truncate,
+                outputs=wanted.outputs,
+            )
+        return embeddings
 
 
 class NumberBudget:
@@ -167,5 +183,5 @@ class _Request:
 
     wanted: EmbeddingRequest
     scope: str
-    pixels: PixelBudget
+    pictures: PictureBudget
     numbers: NumberBudget

@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from mllm_embed.types import DENSE, Content, EmbedInput, Page, Region, RunLengths, Text, Video
+from mllm_embed.types import DENSE, Content, Document, EmbedInput, Page, Region, RunLengths, Text, Video
 from mllm_embed_serving.schemas.common import EmbeddingRequest
 
 _LONG = 2**18
@@ -41,6 +41,8 @@ def _hash(parts: list[bytes], item: EmbedInput, wanted: EmbeddingRequest, scope:
     asked: list[Any] = [instruction, wanted.dimensions, wanted.truncate, wanted.windows]
     if instruction is None:
         asked += [wanted.task, wanted.role]
+    if wanted.by_page:
+        asked.append("by page")
     if wanted.outputs != DENSE:
         asked += [wanted.outputs.multivector, wanted.outputs.lexical]
     head = json.dumps([scope, asked, kinds, [len(part) for part in parts]]).encode("ascii")
@@ -56,8 +58,10 @@ def _kind(content: Content) -> list[Any]:
         return ["text"]
     if isinstance(content, Video):
         return ["video", content.frames, content.fps]
+    if isinstance(content, Document):
+        return ["document", content.numbers, content.dpi]
     if isinstance(content, Page):
-        raise TypeError("a request holds texts, pictures and videos, not a Page")
+        raise TypeError("a request holds texts, pictures, videos and documents, not a Page")
     return ["image"] if content.region is None else ["image", *_region(content.region)]
 
 

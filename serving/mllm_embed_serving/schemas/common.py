@@ -69,6 +69,7 @@ class EmbeddingRequest:
         dimensions: width asked for; None keeps the full one.
         truncate: what to do with inputs that are too long.
         windows: whether a text that is too long is embedded as the mean of its windows instead.
+        by_page: whether the pages of an item that is a document are embedded one by one.
         outputs: what is wanted besides the dense vector.
     """
 
@@ -79,6 +80,7 @@ class EmbeddingRequest:
     dimensions: int | None = None
     truncate: Truncate = "none"
     windows: bool = False
+    by_page: bool = False
     outputs: Outputs = DENSE
 
     @property

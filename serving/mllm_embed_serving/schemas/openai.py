@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from mllm_embed.tasks import DEFAULT, TASKS, Role
-from mllm_embed.types import DENSE, Embedding, Truncate
+from mllm_embed.types import DENSE, Document, Embedding, EmbedInput, Truncate
 from mllm_embed_serving import fields
 from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.errors import InvalidParameter
@@ -38,6 +38,8 @@ JINA_TASKS: dict[str, tuple[str, Role]] = {
 WINDOWS = "windows"
 """Value of `truncate` that cuts nothing off: a text that is too long is embedded as the mean of its windows."""
 TRUNCATIONS: dict[str, Truncate] = {"none": "none", "start": "start", "end": "end", WINDOWS: "none"}
+VECTOR_PER = ("document", "page")
+"""Values of `vector_per`: what of a document one vector stands for."""
 
 UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "add_generation_prompt": (),
@@ -102,7 +104,13 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
         raise InvalidParameter(
             "the windows of a text give one dense vector together, and nothing else", param="outputs"
         )
+    by_page = fields.choice(body.get("vector_per"), "vector_per", {n: n for n in VECTOR_PER}, "document") == "page"
+    if by_page and outputs != DENSE:
+        raise InvalidParameter("the pages of a document have one dense vector each, and nothing else", param="outputs")
     read = reader.item if items.field == "input" else reader.conversation
+    inputs = read_each(items, read, settings) if partial else read_items(items, read, settings)
+    if by_page:
+        _check_apart(inputs, items)
     wanted = EmbeddingRequest(
         dimensions=fields.positive_integer(*_either(body, "dimensions", "output_dimension")),
         task=task,
@@ -110,8 +118,9 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
         instruction=instruction,
         truncate=TRUNCATIONS[truncation],
         windows=truncation == WINDOWS,
+        by_page=by_page,
         outputs=outputs,
-        inputs=read_each(items, read, settings) if partial else read_items(items, read, settings),
+        inputs=inputs,
     )
     return EncodedRequest(wanted=wanted, encoding=_encoding(body), partial=partial, dense=dense)
 
@@ -127,6 +136,17 @@ def response_body(
         "model": model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
+
+
+def _check_apart(inputs: Sequence[EmbedInput | ItemError], items: Items) -> None:
+    """Refuse documents beside other content: their pages cannot have vectors of their own."""
+    for item, path in zip(inputs, items.paths, strict=True):
+        content = item.content if isinstance(item, EmbedInput) else ()
+        if len(content) > 1 and any(isinstance(part, Document) for part in content):
+            raise InvalidParameter(
+                f"must hold one document and nothing else, where vector_per is 'page', but holds {len(content)} parts",
+                param=path,
+            )
 
 
 def _input_items(value: Any) -> Items:

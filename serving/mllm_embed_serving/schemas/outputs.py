@@ -49,6 +49,8 @@ def written_outputs(embedding: Embedding, write: Callable[[NDArray[np.float32]],
         written["multivector"] = [write(vector) for vector in embedding.multivector]
     if embedding.lexical is not None:
         written["lexical"] = dict(embedding.lexical)
+    if embedding.parts is not None:
+        written["pages"] = [write(vector) for vector in embedding.parts]
     return written
 
 
