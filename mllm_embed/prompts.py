@@ -64,8 +64,9 @@ class PromptRenderer:
         self._slot = tuple(self.control_id(token) for token in template.image_slot or family.image_slot)
         self.image_token_id = self.control_id(family.image_token)
         self._split_control = re.compile("|".join(map(re.escape, sorted(self._control, key=len, reverse=True))))
-        texts = (template.text, template.text if template.text_alone is None else template.text_alone)
-        self._with_images, self._text_alone = (tuple(filter(None, MARKER.split(text))) for text in texts)
+        alone = template.text if template.text_alone is None else template.text_alone
+        texts = (template.text, alone, alone if template.bare is None else template.bare)
+        self._with_images, self._text_alone, self._bare = (tuple(filter(None, MARKER.split(text))) for text in texts)
         self._separators = (" ", "\n") if "{texts}" in template.text else ()
         for token in _TOKEN.findall("".join(texts)):
             self.control_id(token)
@@ -92,7 +93,8 @@ class PromptRenderer:
     def _assemble(self, item: EmbedInput, instruction: str) -> list[Piece]:
         """Fill the template's markers; `instruction` is for an item without one of its own."""
         fillings = self._fillings(item, item.instruction if item.instruction is not None else instruction)
-        segments = self._with_images if any(fillings["{images}"]) else self._text_alone
+        alone = self._text_alone if any(fillings["{instruction}"]) else self._bare
+        segments = self._with_images if any(fillings["{images}"]) else alone
         pieces: list[Piece] = []
         filled = False  # whether any of the markers since the last piece of control text was
         for segment, following in zip(segments, (*segments[1:], ""), strict=True):

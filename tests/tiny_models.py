@@ -53,18 +53,27 @@ def make(family: str, path: Path) -> Path:
         family: the family's name.
         path: directory to write, made if absent.
     """
-    from safetensors.torch import load_file, save_file
-
     path.mkdir(parents=True, exist_ok=True)
     file_of(family).make_tiny(path)
-    weights = load_file(path / "model.safetensors")
-    for name, tensor in weights.items():
-        if tensor.ndim == 2 and "embed" not in name:
-            if not tensor.any():  # a projector that begins at nothing would hide the pictures
-                tensor.normal_(std=0.02)
-            tensor.mul_(_SHARPER)
-    save_file(weights, path / "model.safetensors", metadata={"format": "pt"})
+    change_weights(path, _sharpened)
     return path
+
+
+def change_weights(path: Path, change: Callable[[str, Any], Any]) -> None:
+    """Put other tensors in place of a model's own, by name and tensor."""
+    from safetensors.torch import load_file, save_file
+
+    file = path / "model.safetensors"
+    changed = {name: change(name, tensor) for name, tensor in load_file(file).items()}
+    save_file(changed, file, metadata={"format": "pt"})
+
+
+def _sharpened(name: str, tensor: Any) -> Any:
+    if tensor.ndim != 2 or "embed" in name:
+        return tensor
+    if not tensor.any():  # a projector that begins at nothing would hide the pictures
+        tensor.normal_(std=0.02)
+    return tensor * _SHARPER
 
 
 def write(
@@ -93,12 +102,12 @@ def write(
     """
     torch_compat.apply()
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForMultimodalLM
 
     tokenizer = _tokenizer(tokens, opening, dict(named_tokens or {}))
     ids = dict(zip(tokens, tokenizer.convert_tokens_to_ids(list(tokens)), strict=True))
     torch.manual_seed(0)
-    model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(family, **config(ids, len(tokenizer))))
+    model = AutoModelForMultimodalLM.from_config(AutoConfig.for_model(family, **config(ids, len(tokenizer))))
     model.save_pretrained(path)
     _rename(path / "model.safetensors", on_the_hub or {})
     processor(tokenizer).save_pretrained(path)

@@ -47,6 +47,8 @@ class _Job:
     prompt: RenderedPrompt
     length: int
     """Tokens, visual tokens included."""
+    cost: int
+    """What it takes in a batch: these, and what cross attention looks at."""
     adapter: str | None
     """The LoRA adapter that it is run through, by the name that PEFT knows it by."""
     future: Future[Embedding] = field(default_factory=Future)
@@ -96,7 +98,7 @@ class TransformersBackend:
 
     async def embed_through(self, adapter: str | None, prompts: Sequence[RenderedPrompt]) -> list[Embedding]:
         """Like `embed`, through a loaded adapter; None is the model's own, if it has one."""
-        jobs = [_Job(prompt, self._builder.length(prompt), adapter) for prompt in prompts]
+        jobs = [_Job(prompt, self._builder.length(prompt), self._builder.cost(prompt), adapter) for prompt in prompts]
         with self._changed:
             self.check_health()
             if self._waiting and len(self._waiting) + len(jobs) > self._max_waiting:
@@ -188,7 +190,7 @@ class TransformersBackend:
                     return batch
 
     def _claim(self) -> list[_Job]:
-        """Take the oldest prompt and those nearest to it in length, as many as the token budget allows.
+        """Take the oldest prompt and those nearest to it in cost, as many as the token budget allows.
 
         All of a batch go through one adapter.
         """
@@ -198,12 +200,12 @@ class TransformersBackend:
             return []
         oldest = self._waiting[0]
         equal = [job for job in list(self._waiting)[:_LOOK_AHEAD] if job.adapter == oldest.adapter]
-        near = sorted(equal, key=lambda job: abs(job.length - oldest.length))
+        near = sorted(equal, key=lambda job: abs(job.cost - oldest.cost))
         chosen: list[_Job] = []
-        longest = 0
+        dearest = 0
         for job in near:
-            longest = max(longest, job.length)
-            if chosen and longest * (len(chosen) + 1) > self._batch_tokens:
+            dearest = max(dearest, job.cost)
+            if chosen and dearest * (len(chosen) + 1) > self._batch_tokens:
                 break
             chosen.append(job)
         taken = {id(job) for job in chosen}

@@ -18,7 +18,7 @@ def write_random_copy(model: ModelDir, target: Path, *, seed: int = 0) -> None:
         seed: of the weights.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers import AutoConfig, AutoModelForMultimodalLM
 
     from mllm_embed.modeling import torch_compat
 
@@ -26,7 +26,7 @@ def write_random_copy(model: ModelDir, target: Path, *, seed: int = 0) -> None:
     target.mkdir(parents=True, exist_ok=True)
     config = AutoConfig.from_pretrained(str(model.weights), local_files_only=True)
     torch.manual_seed(seed)
-    random = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    random = AutoModelForMultimodalLM.from_config(config, dtype=torch.float32)
     random.save_pretrained(target)
     for file in model.weights.iterdir():
         is_weights = file.suffix == ".safetensors" or file.name.endswith(".index.json")

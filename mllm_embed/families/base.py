@@ -25,6 +25,7 @@ class Template:
         image_slot: control tokens that stand for a picture, where they are not the family's.
         kinds: what `{kind}` becomes for text, for pictures, and for both.
         text_alone: the control text of inputs without pictures, where it is another.
+        bare: the control text of inputs with neither pictures nor an instruction, where it is yet another.
         full_stop: whether an instruction that ends without punctuation gets a full stop.
     """
 
@@ -34,6 +35,7 @@ class Template:
     image_slot: tuple[str, ...] | None = None
     kinds: tuple[str, str, str] = ("sentence", "image", "image and text")
     text_alone: str | None = None
+    bare: str | None = None
     full_stop: bool = False
 
 
@@ -105,6 +107,7 @@ class Family:
         image_margin: text before and behind every picture.
         pixel_inputs: outputs of the image processor that the model takes.
         images_by_prompt: whether the image processor must know which pictures belong to one prompt.
+        cross_attention: whether pictures stand beside the sequence, where layers of cross attention look at them.
         type_ids: the model's input that marks visual tokens, if it has one.
         position_modes: position ids that the model can be run with, its own first.
         attention_modes: attention masks that it can be run with, its own first.
@@ -130,6 +133,7 @@ class Family:
     image_margin: str = ""
     pixel_inputs: tuple[str, ...] = ("pixel_values",)
     images_by_prompt: bool = False
+    cross_attention: bool = False
     type_ids: str | None = None
     position_modes: tuple[str, ...] = ("1d",)
     attention_modes: tuple[str, ...] = ("causal",)
@@ -162,8 +166,14 @@ CHAT = Template(
 )
 """ChatML with the instruction as system message, as Qwen3-VL-Embedding and GME use it."""
 
-PLAIN = Template("plain", 1, "{instruction}\n{content}<|endoftext|>")
-"""No chat frame, as VLM2Vec: the shortest prompt; the vector is read at the closing token."""
+
+def plain(closing: str) -> Template:
+    """Return the format without a chat frame, the shortest prompt: the vector is read at the closing token."""
+    return Template("plain", 1, "{instruction}\n{content}" + closing)
+
+
+PLAIN = plain("<|endoftext|>")
+"""For language models that were pre-trained with this token behind every document, Qwen's among them."""
 
 USER_TURN = Template("user-turn", 1, "<|im_start|>user\n{content}<|im_end|>\n<|im_start|>assistant\n")
 """ChatML up to the assistant's turn, without system message: what a dialogue is generated from."""

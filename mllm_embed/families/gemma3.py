@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mllm_embed.families.base import Family, Template, VllmSupport, by_name
+from mllm_embed.families.base import Family, Template, VllmSupport, by_name, plain
 from mllm_embed.families.pictures import FixedSize
 
 
@@ -21,7 +21,7 @@ FAMILY = Family(
     visual_token="<image_soft_token>",
     image_margin="\n\n",
     templates=by_name(
-        Template("plain", 1, "{instruction}\n{content}<eos>"),
+        plain("<eos>"),
         Template("chat", 1, "<start_of_turn>user\n{instruction}\n{content}<end_of_turn>\n<start_of_turn>model\n"),
     ),
     default_template="plain",

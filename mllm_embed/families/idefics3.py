@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mllm_embed.families.base import Family, Template, by_name
+from mllm_embed.families.base import Family, Template, by_name, plain
 from mllm_embed.families.pictures import PictureRule, Runs, Size
 
 
@@ -85,7 +85,7 @@ FAMILY = Family(
     image_slot=("<image>",),
     image_token="<image>",
     templates=by_name(
-        Template("plain", 1, "{instruction}\n{content}<end_of_utterance>"),
+        plain("<end_of_utterance>"),
         Template("chat", 1, "User:{instruction}\n{content}<end_of_utterance>\nAssistant:"),
     ),
     default_template="plain",

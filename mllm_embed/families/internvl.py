@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mllm_embed.families.base import CHAT, PLAIN, Family, by_name
-from mllm_embed.families.pictures import PictureRule, Runs, Size
+from mllm_embed.families.pictures import PictureRule, Runs, Size, nearest_grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +42,9 @@ class Tiles(PictureRule):
     def _tiles(self, width: int, height: int) -> int:
         if self.max_tiles == 1:
             return 1
-        aspect, area = width / height, width * height
-        best, nearest = (1, 1), math.inf
-        for columns, rows in self._grids():
-            difference = abs(aspect - columns / rows)
-            wide_enough = area > 0.5 * self.side**2 * columns * rows
-            if difference < nearest or (difference == nearest and wide_enough):
-                best, nearest = (columns, rows), difference
-        count = best[0] * best[1]
+        grid = nearest_grid(width, height, side=self.side, fewest=self.min_tiles, most=self.max_tiles)
+        count = math.prod(grid)
         return count + 1 if count > 1 else 1
-
-    def _grids(self) -> list[tuple[int, int]]:
-        sides = range(1, self.max_tiles + 1)
-        grids = [(w, h) for w in sides for h in sides if self.min_tiles <= w * h <= self.max_tiles]
-        return sorted(grids, key=lambda grid: grid[0] * grid[1])
 
 
 def _read(processor: Mapping[str, Any], config: Mapping[str, Any]) -> Tiles:

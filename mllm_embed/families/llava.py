@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mllm_embed.families.base import Family, Template, VllmSupport, by_name
+from mllm_embed.families.base import Family, Template, VllmSupport, by_name, plain
 from mllm_embed.families.pictures import FixedSize
 
 
@@ -27,7 +27,7 @@ FAMILY = Family(
     image_slot=("<image>",),
     image_token="<image>",
     templates=by_name(
-        Template("plain", 1, "{instruction}\n{content}</s>"),
+        plain("</s>"),
         Template("chat", 1, "USER: {instruction}\n{content} ASSISTANT:"),
     ),
     default_template="plain",

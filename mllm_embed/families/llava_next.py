@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mllm_embed.families import llava
-from mllm_embed.families.base import Template, by_name
+from mllm_embed.families.base import Template, by_name, plain
 from mllm_embed.families.pictures import PictureRule, Runs, Size
 
 
@@ -94,7 +94,7 @@ FAMILY = replace(
     llava.FAMILY,
     name="llava_next",
     templates=by_name(
-        Template("plain", 1, "{instruction}\n{content}</s>"),
+        plain("</s>"),
         Template("chat", 1, "[INST] {instruction}\n{content} [/INST]"),
         VLM2VEC,
         UNIME,

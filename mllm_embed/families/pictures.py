@@ -36,6 +36,11 @@ class PictureRule(ABC):
     def limits(self) -> tuple[int, int]:
         """Smallest and largest area in pixels after resizing."""
 
+    @property
+    def beside(self) -> int:
+        """Visual tokens of a picture that stand beside the prompt and not in it, for cross attention to look at."""
+        return 0
+
     @abstractmethod
     def expand(self, sizes: Sequence[Size]) -> list[Runs]:
         """Return what stands for each picture of one prompt, in order."""
@@ -150,3 +155,27 @@ class FixedSize(PictureRule):
         """Return as many visual tokens for each picture."""
         runs = (*((t, 1) for t in self.before), (None, (self.side // self.factor) ** 2), *((t, 1) for t in self.after))
         return [runs] * len(sizes)
+
+
+def nearest_grid(width: int, height: int, *, side: int, fewest: int, most: int) -> tuple[int, int]:
+    """Return the grid of square tiles whose aspect is nearest to a picture's, as InternVL chooses it.
+
+    Args:
+        width: of the picture, in pixels.
+        height: likewise.
+        side: pixels along one side of a tile.
+        fewest: tiles of the smallest grid.
+        most: tiles of the largest one.
+
+    Returns:
+        columns and rows; of several with one aspect the largest of which the picture fills half.
+    """
+    sides = range(1, most + 1)
+    grids = [(columns, rows) for columns in sides for rows in sides if fewest <= columns * rows <= most]
+    best, nearest = (1, 1), math.inf
+    for columns, rows in sorted(grids, key=math.prod):
+        difference = abs(width / height - columns / rows)
+        filled = width * height > 0.5 * side**2 * columns * rows
+        if difference < nearest or (difference == nearest and filled):
+            best, nearest = (columns, rows), difference
+    return best

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mllm_embed.errors import IncompatibleCheckpoint
 from mllm_embed.modeling import torch_compat
+from mllm_embed.modeling.cross_attention import stand_beside
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import RenderedPrompt
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 ModelInputs = dict[str, Tensor]
 """`input_ids`, `attention_mask` [B, S]; where the family has one, the mark of visual tokens [B, S]; with pictures also
-the family's `pixel_inputs`, for Qwen `pixel_values` [patches, P] and `image_grid_thw` [images, 3]. With 1-D positions
-also `position_ids` [3, B, S]; with mean pooling also `MEAN_MASK` [B, S], which `encode` takes out."""
+the family's `pixel_inputs`, for Qwen `pixel_values` [patches, P] and `image_grid_thw` [images, 3], and where pictures
+stand beside the sequence `cross_attention_mask` [B, S, images, tiles]. With 1-D positions also `position_ids`
+[3, B, S]; with mean pooling also `MEAN_MASK` [B, S], which `encode` takes out."""
 
 MEAN_MASK = "mean_mask"
 """Present where the recipe pools the mean; what does not pool (generation) then fails, since no model takes it."""
@@ -50,7 +52,9 @@ class InputBuilder:
                 f"{model_dir.path}: its placeholder for a picture is the token {self._renderer.image_token_id}, "
                 f"but the prompts hold {image_token_id}"
             )
-        self._processor: Any = AutoImageProcessor.from_pretrained(str(model_dir.weights), **self._pictures.options())
+        self._processor: Any = AutoImageProcessor.from_pretrained(
+            str(model_dir.weights), trust_remote_code=False, **self._pictures.options()
+        )
 
     def build(self, prompts: Sequence[RenderedPrompt], *, padding_side: str = "right") -> ModelInputs:
         """Expand placeholders to visual tokens, preprocess the pictures, pad.
@@ -70,20 +74,28 @@ class InputBuilder:
             inputs["position_ids"] = text_positions(inputs["attention_mask"])
         if self._recipe.pooling == "mean":
             inputs[MEAN_MASK] = inputs["attention_mask"]
-        return {**inputs, **self._pixel_inputs(prompts)}
+        return {**inputs, **self._pixel_inputs(prompts, inputs)}
+
+    def cost(self, prompt: RenderedPrompt) -> int:
+        """Return how many tokens a prompt takes in a batch: those that the model reads, and those that it looks at."""
+        return self.length(prompt) + len(prompt.images) * self._pictures.beside
 
     def length(self, prompt: RenderedPrompt) -> int:
         """Return how many tokens the model reads for a prompt, visual tokens included."""
         return len(self._renderer.expand(prompt, self._pictures))
 
-    def _pixel_inputs(self, prompts: Sequence[RenderedPrompt]) -> ModelInputs:
-        """Preprocess the pictures of a batch, if it has any."""
+    def _pixel_inputs(self, prompts: Sequence[RenderedPrompt], inputs: ModelInputs) -> ModelInputs:
+        """Preprocess the pictures of a batch, if it has any; `inputs` are its tokens."""
         by_prompt = [list(prompt.images) for prompt in prompts if prompt.images]
         if not by_prompt:
             return {}
         images: list[Any] = by_prompt if self._family.images_by_prompt else list(chain(*by_prompt))
         features = self._processor(images=images, return_tensors="pt")
-        return {name: features[name] for name in self._family.pixel_inputs}
+        pixels = {name: features[name] for name in self._family.pixel_inputs}
+        if not self._family.cross_attention:
+            return pixels
+        rows = [row for row, prompt in enumerate(prompts) if prompt.images]
+        return stand_beside(pixels, rows, inputs["input_ids"], self._renderer.visual_token_id)
 
 
 def text_positions(attention_mask: Tensor) -> Tensor:

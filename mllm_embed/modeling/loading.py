@@ -13,6 +13,7 @@ from mllm_embed.errors import BackendUnavailable, IncompatibleCheckpoint
 from mllm_embed.families import get_family
 from mllm_embed.modeling import torch_compat
 from mllm_embed.modeling.attention_modes import attend_both_ways
+from mllm_embed.modeling.cross_attention import pass_without_pictures
 from mllm_embed.modeling.packed_attention import use_packed_attention
 
 if TYPE_CHECKING:
@@ -86,18 +87,18 @@ def load_base(
     """Load the base model alone; see `load_model`."""
     torch_compat.apply()
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText
+    from transformers import AutoModelForMultimodalLM
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    options: dict[str, Any] = {"attn_implementation": attention}
+    options: dict[str, Any] = {"attn_implementation": attention, "trust_remote_code": False}
     if precision == "4bit":
         options["quantization_config"] = nf4_config()
         options["device_map"] = {"": device}
     else:
         options["dtype"] = getattr(torch, precision)
     try:
-        loaded: Any = AutoModelForImageTextToText.from_pretrained(
+        loaded: Any = AutoModelForMultimodalLM.from_pretrained(
             str(weights), output_loading_info=True, local_files_only=True, **options
         )
     except ImportError as error:
@@ -109,6 +110,7 @@ def load_base(
     if missing:
         raise IncompatibleCheckpoint(f"{weights} lacks {len(missing)} weights, the first is {missing[0]}")
     use_packed_attention(model, attention)
+    pass_without_pictures(model)
     module: nn.Module = model
     return module if precision == "4bit" else module.to(device)
 

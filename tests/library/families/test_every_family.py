@@ -65,6 +65,8 @@ def test_the_ids_are_those_of_the_familys_own_processor(
     processor, render = own_processor(model_dir.weights), renderer(model_dir)
     slot = "".join(model_dir.family.image_slot)
     for size in SIZES:
+        if max(size) > model_dir.pixels.MAX_ASPECT * min(size):
+            continue  # refused before it comes to a processor
         image = PIL.Image.new("RGB", size)
         item = EmbedInput.of("a red", image, "cat")
         ours = render.expand(render.render(item, "find", [image]), model_dir.pixels)
