@@ -183,12 +183,13 @@ def _recipe_of_others(path: Path, name: str) -> Recipe:
 
     A directory with nothing but a PEFT adapter is run on the base that the adapter names.
     """
-    adapter_file = path / "adapter_config.json"
+    adapter_file, base = path / "adapter_config.json", None
     if adapter_file.exists() and not (path / "config.json").exists():
         base = str(_read_json(adapter_file).get("base_model_name_or_path"))
-        recipe = replace(detect_recipe(_base_dir(path, base), name=name), base=base, adapter=".")
-    else:
-        recipe = detect_recipe(path, name=name)
+    weights = path if base is None else _base_dir(path, base)
+    if name not in PUBLISHED:
+        _check_brings_no_code(weights)
+    recipe = replace(detect_recipe(weights, name=name), base=base, adapter=None if base is None else ".")
     if name in PUBLISHED:
         return PUBLISHED[name].apply(recipe)
     _LOG.warning(
@@ -199,6 +200,18 @@ def _recipe_of_others(path: Path, name: str) -> Recipe:
         recipe.template,
     )
     return recipe
+
+
+def _check_brings_no_code(weights: Path) -> None:
+    """Raise `IncompatibleCheckpoint` if a checkpoint is meant to be read by code of its own: that is never run.
+
+    A recipe, ours or one of a published embedder, says that the family's code reads it all the same.
+    """
+    for file in (weights / "config.json", weights / "preprocessor_config.json"):
+        if file.exists() and _read_json(file).get("auto_map"):
+            raise IncompatibleCheckpoint(
+                f"{file} names code of the checkpoint's own (auto_map), and remote code is never run here"
+            )
 
 
 def file_sha256(path: Path) -> str:
@@ -229,6 +242,8 @@ def _local_dir(name_or_path: str | Path) -> Path:
         raise IncompatibleCheckpoint(f"{name} is a file, but a model is a directory or a hub name")
     if isinstance(name_or_path, Path) or name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise ModelNotFound(f"there is no model directory {name}")
+    if name in PUBLISHED:
+        PUBLISHED[name].check_runs()  # before gigabytes are downloaded
     return _from_hub(name)
 
 

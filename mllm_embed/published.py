@@ -52,14 +52,18 @@ class Published:
     verified: str | None = None
     refused: str | None = None
 
+    def check_runs(self) -> None:
+        """Raise `IncompatibleCheckpoint`, with the reason, if it cannot be run here."""
+        if self.refused is not None:
+            raise IncompatibleCheckpoint(f"{self.name} cannot be run: {self.refused}")
+
     def apply(self, recipe: Recipe) -> Recipe:
         """Return the detected recipe of its checkpoint, changed to the authors' way.
 
         Raises:
             IncompatibleCheckpoint: it cannot be run here, or the checkpoint is of another family or width.
         """
-        if self.refused is not None:
-            raise IncompatibleCheckpoint(f"{self.name} cannot be run: {self.refused}")
+        self.check_runs()
         for key in ("family", "dimensions"):
             if getattr(recipe, key) != getattr(self, key):
                 raise IncompatibleCheckpoint(
@@ -92,7 +96,7 @@ _UNIME = "code and evaluation scripts of deepglint/UniME"
 _UNIME_V2 = "code of GaryGuTC/UniME-v2 (prompt, pooling, pixels), a fork of VLM2Vec's"
 _QWEN3 = "code of QwenLM/Qwen3-VL-Embedding"
 _WEMM = "code and card of Tencent/WeMM-Embedding (pooling, sizes); its prompt as a port of it writes it"
-_REMOTE = "Phi-3.5-V runs with remote code only"
+_PHI = "transformers has no Phi-3.5-V, which needs code in its checkpoint, and remote code is never run here"
 
 
 def _sizes(entry: Published, widths: Mapping[str, int]) -> Iterator[Published]:
@@ -176,7 +180,10 @@ _ENTRIES = (
         source=_UNIME_V2,
     ),
     Published(name="TIGER-Lab/VLM2Vec-LLaVa-Next", family="llava_next", dimensions=4096, source=_VLM2VEC),
-    Published(name="TIGER-Lab/VLM2Vec-Full", family=None, dimensions=3072, source=_VLM2VEC, refused=_REMOTE),
+    *(
+        Published(name=f"TIGER-Lab/VLM2Vec-{kind}", family=None, dimensions=3072, source=_VLM2VEC, refused=_PHI)
+        for kind in ("Full", "LoRA")
+    ),
     Published(
         name="DeepGlint-AI/UniME-LLaVA-1.6-7B",
         family="llava_next",
@@ -200,15 +207,15 @@ _ENTRIES = (
         dimensions=3072,
         licence="MIT",
         source=_UNIME,
-        refused=_REMOTE,
+        refused=_PHI,
     ),
     Published(
         name="intfloat/mmE5-mllama-11b-instruct",
-        family=None,
+        family="mllama",
+        template="mme5",
         dimensions=4096,
         licence="MIT",
-        source="code of haon-chen/mmE5",
-        refused="Llama 3.2 Vision attends to pictures across layers, for which there is no family",
+        source="code of haon-chen/mmE5 (prompt, pooling), and the examples of its card",
     ),
     *_sizes(_MOCA, {"3B": 2048, "7B": 3584}),
     *_sizes(_QWEN3_VL, {"2B": 2048, "8B": 4096}),
@@ -253,7 +260,7 @@ _ENTRIES = (
         dimensions=2048,
         licence="CC-BY-NC-4.0",
         source="its entry in embeddings-benchmark/mteb",
-        refused="its adapters, one for each task, run with remote code only",
+        refused="its adapters, one for each task, need code in its checkpoint, and remote code is never run here",
     ),
     *_sizes(_LLAVE, {"0.5B": 896, "2B": 1536, "7B": 3584}),
 )

@@ -67,6 +67,7 @@ def served_as(tiny_model: TinyModel, monkeypatch: pytest.MonkeyPatch, tmp_path: 
         ("TIGER-Lab/VLM2Vec-Qwen2VL-2B", "qwen2_vl", ("vlm2vec", "last_token", "1d", "causal")),
         ("moca-embed/MoCa-Qwen25VL-3B", "qwen2_5_vl", ("moca", "mean", "mrope", "bidirectional")),
         ("DeepGlint-AI/UniME-LLaVA-1.6-7B", "llava_next", ("unime", "last_token", "1d", "causal")),
+        ("intfloat/mmE5-mllama-11b-instruct", "mllama", ("mme5", "last_token", "1d", "causal")),
         ("Qwen/Qwen3-VL-Embedding-2B", "qwen3_vl", ("qwen3-vl-embedding", "last_token", "mrope", "causal")),
     ],
 )
@@ -85,10 +86,32 @@ def test_a_checkpoint_of_another_family_is_refused(served_as: Callable[[str, str
         open_model_dir("TIGER-Lab/VLM2Vec-Qwen2VL-2B")
 
 
-def test_what_cannot_be_run_is_refused_with_its_reason(served_as: Callable[[str, str], None]) -> None:
-    served_as("TIGER-Lab/VLM2Vec-Full", "qwen2_vl")
-    with pytest.raises(IncompatibleCheckpoint, match=r"Phi-3\.5-V runs with remote code only"):
-        open_model_dir("TIGER-Lab/VLM2Vec-Full")
+@pytest.mark.fast
+@pytest.mark.parametrize("name", [name for name, entry in PUBLISHED.items() if entry.refused is not None])
+def test_what_cannot_be_run_is_refused_before_it_is_downloaded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_dir, "_from_hub", lambda asked: pytest.fail(f"{asked} was downloaded"))
+    with pytest.raises(IncompatibleCheckpoint, match=f"^{name} cannot be run: {PUBLISHED[name].refused}$"):
+        open_model_dir(name)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["TIGER-Lab/VLM2Vec-Full", "TIGER-Lab/VLM2Vec-LoRA", "jinaai/jina-embeddings-v4"])
+def test_what_needs_remote_code_is_refused_for_that(name: str) -> None:
+    with pytest.raises(IncompatibleCheckpoint, match="code in its checkpoint, and remote code is never run here"):
+        open_model_dir(name)
+
+
+def test_a_checkpoint_that_brings_code_is_refused_unless_its_facts_are_known(
+    served_as: Callable[[str, str], None], tmp_path: Path
+) -> None:
+    for name, family in (("somebody/some-lvlm", "qwen2_vl"), ("MrLight/dse-qwen2-2b-mrl-v1", "qwen2_vl")):
+        served_as(name, family)
+        file = tmp_path / "hub" / name / "config.json"
+        config = json.loads(file.read_text(encoding="utf-8"))
+        file.write_text(json.dumps({**config, "auto_map": {"AutoModel": "own.Model"}}), encoding="utf-8")
+    with pytest.raises(IncompatibleCheckpoint, match=r"some-lvlm/config\.json names code .* remote code is never run"):
+        open_model_dir("somebody/some-lvlm")
+    assert open_model_dir("MrLight/dse-qwen2-2b-mrl-v1").recipe.template == "dse"
 
 
 def test_an_unknown_lvlm_gets_its_familys_default_and_that_is_said(
@@ -130,6 +153,11 @@ def test_a_bare_adapter_is_run_on_the_base_that_it_names(
         ("qwen3_vl", "qwen3-vl-embedding", ["a", "I"], "Find it", SYSTEM + "Find it." + USER + SLOT + "a" + ANSWER),
         ("qwen3_vl", "qwen3-vl-embedding", ["a"], " Find it? ", SYSTEM + "Find it?" + USER + "a" + ANSWER),
         ("qwen3_vl", "chat", ["a"], "Find it", SYSTEM + "Find it" + USER + "a" + ANSWER),
+        ("mllama", "mme5", ["I", "a"], "Find it.", "<|image|><|begin_of_text|>Find it. a\n"),
+        ("mllama", "mme5", ["a", "I"], "Find it.", "<|image|><|begin_of_text|>Find it. a\n"),
+        ("mllama", "mme5", ["I"], "Find it.", "<|image|><|begin_of_text|>Find it.\n"),
+        ("mllama", "mme5", ["a"], "Find it:", "<|begin_of_text|>Find it: a\n"),
+        ("mllama", "mme5", ["a"], "", "<|begin_of_text|>a"),
         ("qwen3_5", "wemm", ["I", "a"], "Find it.", f"<|im_start|>user{SLOT}Find it. a<|im_end|><embedding>"),
         ("qwen3_5", "wemm", ["I"], "", f"<|im_start|>user{SLOT}<|im_end|><embedding>"),
         ("qwen3_5", "wemm", ["a"], "Find it.", "<|im_start|>user\nFind it. a<|im_end|><embedding>"),
