@@ -19,14 +19,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from statistics import median
 
-import httpx
+import aiohttp
 import PIL.Image
 from rich.console import Console
 from rich.table import Table
 from servers import running
 
 from mllm_embed.model_dir import BUILT_IN
-from mllm_embed_serving.bench.load import Measurement, closed_loop
+from mllm_embed_serving.bench.load import Measurement, closed_loop, open_session, served_model
 from mllm_embed_serving.bench.workloads import Workload
 
 IN_FLIGHT = (0, 1, 4)
@@ -48,20 +48,19 @@ async def _run(options: argparse.Namespace) -> None:
     async with _slow_host(options.delay) as host:
         allowed = ("--allow-url-media", "--private-media-host", host)
         with running(options.model, "--backend", "vllm", *allowed, log=options.log) as server:
-            async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as client:
-                name = (await client.get("/v1/models")).json()["data"][0]["id"]
-                await _compare(client, name, host, options)
+            async with open_session(server.url) as session:
+                await _compare(session, await served_model(session), host, options)
 
 
-async def _compare(client: httpx.AsyncClient, model: str, host: str, options: argparse.Namespace) -> None:
+async def _compare(session: aiohttp.ClientSession, model: str, host: str, options: argparse.Namespace) -> None:
     found: dict[int, list[Measurement]] = {count: [] for count in IN_FLIGHT}
     pictures = 0
     texts = Workload(kind="text").requests(model)
-    await closed_loop(client, texts, clients=options.clients, seconds=2)  # warms up
+    await closed_loop(session, texts, clients=options.clients, seconds=2)  # warms up
     for _ in range(options.rounds):
         for count in IN_FLIGHT:
-            async with _asking(client, model, host, count) as answered:
-                one = await closed_loop(client, texts, clients=options.clients, seconds=options.seconds)
+            async with _asking(session, model, host, count) as answered:
+                one = await closed_loop(session, texts, clients=options.clients, seconds=options.seconds)
                 found[count].append(one)
             pictures += len(answered)
     table = Table(
@@ -79,7 +78,7 @@ async def _compare(client: httpx.AsyncClient, model: str, host: str, options: ar
 
 
 @contextlib.asynccontextmanager
-async def _asking(client: httpx.AsyncClient, model: str, host: str, count: int) -> AsyncIterator[list[int]]:
+async def _asking(session: aiohttp.ClientSession, model: str, host: str, count: int) -> AsyncIterator[list[int]]:
     """Keep so many requests with a slow URL in flight; yield the statuses of those that were answered."""
     statuses: list[int] = []
 
@@ -87,7 +86,8 @@ async def _asking(client: httpx.AsyncClient, model: str, host: str, count: int) 
         while True:
             part = {"type": "image_url", "image_url": {"url": f"http://{host}/{next(_NUMBERS)}.png"}}
             body = {"model": model, "messages": [{"role": "user", "content": [part]}]}
-            statuses.append((await client.post("/v1/embeddings", json=body)).status_code)
+            async with session.post("/v1/embeddings", json=body) as answer:
+                statuses.append(answer.status)
             if statuses[-1] != 200:
                 raise SystemExit(f"a picture was answered with {statuses[-1]}")
 

@@ -25,14 +25,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 import numpy as np
 from numpy.typing import NDArray
 from servers import Server, running
 
 from mllm_embed.model_dir import BUILT_IN
 from mllm_embed.vectors import from_base64
-from mllm_embed_serving.bench.load import closed_loop
+from mllm_embed_serving.bench.load import closed_loop, open_session, served_model
 from mllm_embed_serving.bench.workloads import Workload
 
 CONTENTS = 300
@@ -65,8 +65,8 @@ class Load:
 class Caller:
     """Sends requests whose right answers it knows."""
 
-    def __init__(self, client: httpx.AsyncClient, model: str) -> None:
-        self._client = client
+    def __init__(self, session: aiohttp.ClientSession, model: str) -> None:
+        self._session = session
         stream = Workload(kind="text", items=16, words=24).requests(model)
         self._bodies = list(itertools.islice(stream, CONTENTS))
         self._right: list[NDArray[np.float32]] = []
@@ -79,23 +79,24 @@ class Caller:
     async def learn(self) -> None:
         """Ask for the right answers, one after the other."""
         for body in self._bodies:
-            answer = await self._client.post("/v1/embeddings", json=body)
-            self._right.append(_vectors(answer))
+            async with self._session.post("/v1/embeddings", json=body, raise_for_status=True) as answer:
+                self._right.append(_vectors(await answer.json()))
 
     async def send(self, number: int, load: Load) -> None:
         """Send one request, and look at what comes back."""
         started = time.perf_counter()
         try:
-            answer = await self._client.post("/v1/embeddings", json=self._bodies[number])
-        except httpx.HTTPError:
+            async with self._session.post("/v1/embeddings", json=self._bodies[number]) as answer:
+                content = await answer.json()
+        except (aiohttp.ClientError, TimeoutError):
             load.statuses[0] += 1
             return
-        load.statuses[answer.status_code] += 1
-        if answer.status_code == 200:
+        load.statuses[answer.status] += 1
+        if answer.status == 200:
             load.latencies.append(time.perf_counter() - started)
             load.moments.append(time.monotonic())
-            load.wrong += bool(np.any(np.sum(_vectors(answer) * self._right[number], axis=1) < _SAME))
-        elif answer.status_code in (429, 503):
+            load.wrong += bool(np.any(np.sum(_vectors(content) * self._right[number], axis=1) < _SAME))
+        elif answer.status in (429, 503):
             load.unexplained += "retry-after" not in answer.headers
 
 
@@ -113,16 +114,15 @@ def main() -> None:
 async def _run(options: argparse.Namespace) -> None:
     limits = ("--max-queued-requests", str(QUEUE), "--cache-mb", "0")
     with running(options.model, "--backend", "vllm", *limits, log=options.log) as server:
-        pool = httpx.Limits(max_connections=None, max_keepalive_connections=QUEUE * 4)
-        async with httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False, limits=pool) as client:
-            name = (await client.get("/v1/models")).json()["data"][0]["id"]
-            caller = Caller(client, name)
+        async with open_session(server.url) as session:
+            caller = Caller(session, await served_model(session))
             await caller.learn()
-            at_once = await closed_loop(client, itertools.cycle(caller.bodies), clients=32, seconds=10)
+            await closed_loop(session, itertools.cycle(caller.bodies), clients=32, seconds=5)  # warms up
+            at_once = await closed_loop(session, itertools.cycle(caller.bodies), clients=32, seconds=20)
             capacity = len(at_once.latencies) / at_once.seconds
             print(f"capacity: {capacity:.1f} requests/s of 16 texts", flush=True)
             await _overload(caller, server, capacity, options)
-            await _kill(caller, client, server, capacity / 2, options.kills)
+            await _kill(caller, session, server, capacity / 2, options.kills)
 
 
 async def _overload(caller: Caller, server: Server, capacity: float, options: argparse.Namespace) -> None:
@@ -149,26 +149,31 @@ async def _overload(caller: Caller, server: Server, capacity: float, options: ar
     )
 
 
-async def _kill(caller: Caller, client: httpx.AsyncClient, server: Server, rate: float, kills: int) -> None:
+async def _kill(caller: Caller, session: aiohttp.ClientSession, server: Server, rate: float, kills: int) -> None:
     for number in range(kills):
         load, after = Load(), list[float]()
-        await _arrivals(caller, load, rate, 120, partial(_kill_once, client, server, after), until_done=True)
+        await _arrivals(caller, load, rate, 120, partial(_kill_once, session, server, after), until_done=True)
         print(
             f"kill {number + 1}: {_said(load)}; /health says so after {after[0]:.2f} s, and 200 after {after[1]:.1f} s",
             flush=True,
         )
 
 
-async def _kill_once(client: httpx.AsyncClient, server: Server, after: list[float]) -> None:
+async def _kill_once(session: aiohttp.ClientSession, server: Server, after: list[float]) -> None:
     """Kill the engine; note after how many seconds the server says so, and after how many it serves again."""
     await asyncio.sleep(3)
     os.kill(server.engine(), signal.SIGKILL)
     killed = time.monotonic()
     for healthy in (False, True):
-        while ((await client.get("/health")).status_code == 200) != healthy:  # noqa: ASYNC110  # another process
+        while (await _healthy(session)) != healthy:  # noqa: ASYNC110  # another process
             await asyncio.sleep(0.02)
         after.append(time.monotonic() - killed)
     await asyncio.sleep(5)
+
+
+async def _healthy(session: aiohttp.ClientSession) -> bool:
+    async with session.get("/health") as answer:
+        return answer.status == 200
 
 
 async def _arrivals(
@@ -194,8 +199,8 @@ async def _arrivals(
     running_beside.cancel()
 
 
-def _vectors(answer: httpx.Response) -> NDArray[np.float32]:
-    return np.stack([from_base64(item["embedding"]) for item in answer.raise_for_status().json()["data"]])
+def _vectors(answer: dict[str, Any]) -> NDArray[np.float32]:
+    return np.stack([from_base64(item["embedding"]) for item in answer["data"]])
 
 
 def _p99(load: Load) -> float:

@@ -15,15 +15,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import itertools
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -33,23 +29,22 @@ import httpx
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from servers import running, running_command
 
 import mllm_embed.backends
 from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.model_dir import BUILT_IN, ModelDir, open_model_dir
 from mllm_embed.tasks import DEFAULT, get_task
 from mllm_embed.vectors import from_base64
-from mllm_embed_serving.bench.load import Measurement, closed_loop
+from mllm_embed_serving.bench.load import Measurement, closed_loop, open_session
 from mllm_embed_serving.bench.workloads import WORDS, Workload
 from mllm_embed_training.chat_template import chat_template
 from mllm_embed_training.scratch import ScratchModel, TextShape, VisionShape, create
 
-_READY_S = 600
 _WARM_UP_S = 1.0
 _SAME = 0.9999
 """Cosine from which two vectors are the same."""
 _ENGINE_SITE = Path(mllm_embed.backends.__file__).parent / "_engine_site"
-"""What stock vLLM needs beside a CPU build of torch; our server brings it to its engine by itself."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Row:
 
     def bodies(self, model: str, seed: int, seconds: float) -> list[dict[str, Any]]:
         """Make more requests than can be sent: drawing pictures meanwhile would take the servers' cores."""
-        rate = (3000 if self.workload.repeated else 800) / self.workload.items
+        rate = 800 if self.workload.kind == "mixture" and not self.workload.repeated else 6000 / self.workload.items
         endless = replace(self.workload, seed=seed).requests(model)
         return list(itertools.islice(endless, int(rate * seconds) + self.clients))
 
@@ -95,10 +90,11 @@ def main() -> None:
     if model_dir.adapter is not None:
         parser.error("--model must be a complete model: export it first, since vLLM would be given no adapter")
     with (
-        _running(_ours(options.model), options.logs / "ours.log") as ours,
-        _running(_stock(model_dir, options.kv_cache_gib), options.logs / "vllm.log", path=_ENGINE_SITE) as stock,
+        running(options.model, "--backend", "vllm", log=options.logs / "ours.log") as ours,
+        running_command(_stock(model_dir, options.kv_cache_gib), options.logs / "vllm.log", _environment()) as stock,
     ):
-        asyncio.run(_compare({"ours": ours, "vLLM": stock}, model_dir, options))
+        servers = [Contender("ours", ours.url, model_dir), Contender("vLLM", stock.url, model_dir)]
+        asyncio.run(_compare(servers, options))
 
 
 def _two_layers(path: Path) -> Path:
@@ -112,10 +108,6 @@ def _two_layers(path: Path) -> Path:
     (path / "mllm_embed.json").write_text(recipe.to_json(), encoding="utf-8")
     (path / "chat_template.jinja").write_text(chat_template(open_model_dir(path)), encoding="utf-8")
     return path
-
-
-def _ours(model: str) -> list[str]:
-    return [sys.executable, "-m", "mllm_embed.cli", "serve", model, "--backend", "vllm", "--log-level", "warning"]
 
 
 def _stock(model_dir: ModelDir, kv_cache_gib: float) -> list[str]:
@@ -134,56 +126,25 @@ def _stock(model_dir: ModelDir, kv_cache_gib: float) -> list[str]:
     ]
 
 
-@contextlib.contextmanager
-def _running(command: list[str], log: Path, path: Path | None = None) -> Iterator[str]:
-    """Start a server on a free port, and yield its address once it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(filter(None, (str(path or ""), os.environ.get("PYTHONPATH")))),
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "OMP_WAIT_POLICY": "PASSIVE",
-    }
-    with log.open("wb") as stream:
-        process = subprocess.Popen(  # noqa: S603  # our own command
-            [*command, "--host", "127.0.0.1", "--port", str(port)], stdout=stream, stderr=stream, env=environment
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait(url, process, log)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(60)
+def _environment() -> dict[str, str]:
+    """What stock vLLM needs beside a CPU build of torch; our server brings it to its engine by itself."""
+    path = os.pathsep.join(filter(None, (str(_ENGINE_SITE), os.environ.get("PYTHONPATH"))))
+    return {"PYTHONPATH": path, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + _READY_S
-    while time.monotonic() < end:
-        if process.poll() is not None:
-            break
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/health", trust_env=False).status_code == 200:
-                return
-        time.sleep(0.5)
-    raise SystemExit(f"a server does not start; see {log}")
-
-
-async def _compare(urls: dict[str, str], model_dir: ModelDir, options: argparse.Namespace) -> None:
-    servers = [Server("ours", urls["ours"], model_dir), Server("vLLM", urls["vLLM"], model_dir)]
+async def _compare(servers: Sequence[Contender], options: argparse.Namespace) -> None:
+    name = servers[0].model_dir.recipe.name
     for row in ROWS:
         await _check_same_vectors(servers, row)
     table = Table(
         *("load", "clients", "requests/s ours", "vLLM", "ratio", "p99 ms ours", "vLLM"),
-        title=f"{model_dir.recipe.name}, {options.rounds} rounds of {options.seconds:g} s, {os.cpu_count()} cores",
+        title=f"{name}, {options.rounds} rounds of {options.seconds:g} s, {os.cpu_count()} cores",
     )
     for row in ROWS:
         found: dict[str, list[Measurement]] = {server.name: [] for server in servers}
         for round_ in range(options.rounds):
             # A round has content of its own, the same for both servers.
-            content = row.bodies(model_dir.recipe.name, 1000 + round_, options.seconds + _WARM_UP_S)
+            content = row.bodies(name, 1000 + round_, options.seconds + _WARM_UP_S)
             for server in servers:
                 found[server.name].append(await _measure(server, content, row.clients, options.seconds))
         rates = {name: median(len(one.latencies) / one.seconds for one in each) for name, each in found.items()}
@@ -199,7 +160,7 @@ async def _compare(urls: dict[str, str], model_dir: ModelDir, options: argparse.
 
 
 @dataclass(frozen=True)
-class Server:
+class Contender:
     """One of the two."""
 
     name: str
@@ -219,7 +180,7 @@ class Server:
         return {**body, "input": prompts if isinstance(body["input"], list) else prompts[0]}
 
 
-async def _check_same_vectors(servers: Sequence[Server], row: Row) -> None:
+async def _check_same_vectors(servers: Sequence[Contender], row: Row) -> None:
     """Send one request to both servers; other vectors would mean that they are asked for different work."""
     found = []
     body = row.bodies(servers[0].model_dir.recipe.name, 0, 0)[0]
@@ -232,12 +193,11 @@ async def _check_same_vectors(servers: Sequence[Server], row: Row) -> None:
         raise SystemExit(f"{row.name}: the servers give different vectors (cosine {worst:.4f})")
 
 
-async def _measure(server: Server, content: Sequence[dict[str, Any]], clients: int, seconds: float) -> Measurement:
-    limits = httpx.Limits(max_connections=clients)
-    async with httpx.AsyncClient(base_url=server.url, limits=limits, timeout=300, trust_env=False) as client:
+async def _measure(server: Contender, content: Sequence[dict[str, Any]], clients: int, seconds: float) -> Measurement:
+    async with open_session(server.url) as session:
         bodies = iter(server.requests(content))
-        await closed_loop(client, bodies, clients=clients, seconds=_WARM_UP_S)
-        return await closed_loop(client, bodies, clients=clients, seconds=seconds)
+        await closed_loop(session, bodies, clients=clients, seconds=_WARM_UP_S)
+        return await closed_loop(session, bodies, clients=clients, seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 from servers import Server, running
 
 from mllm_embed.model_dir import BUILT_IN
-from mllm_embed_serving.bench.load import closed_loop
+from mllm_embed_serving.bench.load import closed_loop, open_session, served_model
 from mllm_embed_serving.bench.workloads import Workload
 
 
@@ -56,12 +55,11 @@ async def _rate(servers: Sequence[Server], options: argparse.Namespace, seed: in
     """Return the texts per second of all servers together."""
 
     async def load(server: Server, seed: int) -> float:
-        async with httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False) as client:
-            model = (await client.get("/v1/models")).json()["data"][0]["id"]
-            texts = Workload(kind="text", items=64, seed=seed).requests(model)
+        async with open_session(server.url) as session:
+            texts = Workload(kind="text", items=64, seed=seed).requests(await served_model(session))
             clients = options.clients // len(servers)
-            await closed_loop(client, texts, clients=clients, seconds=1)  # warms up
-            one = await closed_loop(client, texts, clients=clients, seconds=options.seconds)
+            await closed_loop(session, texts, clients=clients, seconds=1)  # warms up
+            one = await closed_loop(session, texts, clients=clients, seconds=options.seconds)
             return one.items / one.seconds
 
     return sum(await asyncio.gather(*(load(server, 100 * seed + n) for n, server in enumerate(servers))))

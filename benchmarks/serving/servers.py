@@ -1,4 +1,4 @@
-"""Our server in a process of its own, for benchmarks: started on a free port, looked at, stopped."""
+"""Servers in processes of their own, for benchmarks: started on a free port, looked at, stopped."""
 
 from __future__ import annotations
 
@@ -48,12 +48,24 @@ class Server:
 @contextlib.contextmanager
 def running(*arguments: str, log: Path) -> Iterator[Server]:
     """Start `mllm-embed serve ...`, and stop it in the end."""
+    command = [sys.executable, "-m", "mllm_embed.cli", "serve", *arguments, "--log-level", "warning"]
+    with running_command(command, log) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running_command(command: list[str], log: Path, environment: dict[str, str] | None = None) -> Iterator[Server]:
+    """Start a server that takes `--port` and answers `/health`; stop it in the end."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "mllm_embed.cli", "serve", *arguments, "--port", port, "--log-level", "warning"]
     with log.open("wb") as stream:
-        process = subprocess.Popen(command, stdout=stream, stderr=stream)  # noqa: S603  # our own command
+        process = subprocess.Popen(  # noqa: S603  # our own command
+            [*command, "--host", "127.0.0.1", "--port", port],
+            stdout=stream,
+            stderr=stream,
+            env={**os.environ, **(environment or {})},
+        )
     try:
         url = f"http://127.0.0.1:{port}"
         _wait(url, process, log)

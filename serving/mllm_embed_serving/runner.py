@@ -106,7 +106,17 @@ def run(options: RunOptions, console: Console) -> None:
     with contextlib.closing(listener):
         if options.demo is not None:
             bind(options.demo.host, options.demo.port, "--demo-port").close()
-        asyncio.run(_run(options, listener, console))
+        with asyncio.Runner(loop_factory=_event_loop()) as runner:
+            runner.run(_run(options, listener, console))
+
+
+def _event_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The quicker event loop where there is one (not on Windows), as uvicorn picks it when it runs by itself."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _run(options: RunOptions, listener: socket.socket, console: Console) -> None:

@@ -8,16 +8,18 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp.web
 import httpx
 import PIL.Image
 import pytest
 import uvicorn
+from aiohttp.test_utils import RawTestServer
 
 from mllm_embed.embedder import Embedder
 from mllm_embed_serving.access.keys import KeyLimits
 from mllm_embed_serving.app import create_app
 from mllm_embed_serving.bench import cli
-from mllm_embed_serving.bench.load import Measurement, closed_loop, open_loop
+from mllm_embed_serving.bench.load import Measurement, closed_loop, open_loop, open_session
 from mllm_embed_serving.bench.workloads import Kind, Workload
 from mllm_embed_serving.invalid_settings import InvalidSettings
 from mllm_embed_serving.settings import ServerSettings
@@ -46,8 +48,9 @@ def test_repeated_requests_are_a_share_of_all() -> None:
     assert 100 < len(set(bodies)) < 300
 
 
-async def test_a_closed_loop_keeps_as_many_under_way_as_there_are_clients(client: httpx.AsyncClient) -> None:
-    found = await closed_loop(client, Workload(kind="text", items=3).requests("fake"), clients=2, seconds=0.2)
+async def test_a_closed_loop_keeps_as_many_under_way_as_there_are_clients(url: str) -> None:
+    async with open_session(url) as session:
+        found = await closed_loop(session, Workload(kind="text", items=3).requests("fake"), clients=2, seconds=0.2)
     assert len(found.latencies) >= 2
     assert found.items == 3 * len(found.latencies)
     assert found.tokens > found.items
@@ -55,15 +58,15 @@ async def test_a_closed_loop_keeps_as_many_under_way_as_there_are_clients(client
 
 
 async def test_an_open_loop_does_not_wait_for_answers() -> None:
-    async def never(request: httpx.Request) -> httpx.Response:
+    async def never(request: aiohttp.web.BaseRequest) -> aiohttp.web.Response:
         started.append(request)
         await release.wait()
-        return httpx.Response(500)
+        return aiohttp.web.Response(status=500)
 
-    started: list[httpx.Request] = []
+    started: list[aiohttp.web.BaseRequest] = []
     release = asyncio.Event()
-    async with httpx.AsyncClient(transport=httpx.MockTransport(never), base_url="http://x") as client:
-        loop = asyncio.create_task(open_loop(client, Workload(kind="text").requests("m"), rate=200, seconds=0.2))
+    async with RawTestServer(never) as server, open_session(str(server.make_url("/"))) as session:
+        loop = asyncio.create_task(open_loop(session, Workload(kind="text").requests("m"), rate=200, seconds=0.2))
         await asyncio.sleep(0.4)
         assert len(started) > 10
         release.set()

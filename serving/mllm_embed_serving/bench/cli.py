@@ -13,7 +13,7 @@ from mllm_embed_serving.bench.workloads import Kind, Workload
 from mllm_embed_serving.invalid_settings import InvalidSettings
 
 if TYPE_CHECKING:
-    import httpx
+    import aiohttp
 
     from mllm_embed_serving.bench.load import Measurement
 
@@ -113,43 +113,29 @@ async def _measure(
     rate: float | None,
     seconds: float,
 ) -> dict[str, Measurement]:
-    from mllm_embed_serving.bench.load import closed_loop, open_loop
+    from mllm_embed_serving.bench.load import closed_loop, open_loop, open_session
 
     found: dict[str, Measurement] = {}
-    async with _client(url, api_key) as client:
-        model = await served_model(client)
+    async with open_session(url, api_key) as session:
+        model = await _served_model(session, url)
         for name, workload in workloads.items():
             bodies = workload.requests(model)
             if rate is None:
-                found[name] = await closed_loop(client, bodies, clients=clients, seconds=seconds)
+                found[name] = await closed_loop(session, bodies, clients=clients, seconds=seconds)
             else:
-                found[name] = await open_loop(client, bodies, rate=rate, seconds=seconds)
+                found[name] = await open_loop(session, bodies, rate=rate, seconds=seconds)
     return found
 
 
-async def served_model(client: httpx.AsyncClient) -> str:
-    """Return the name of the first model that a server lists.
+async def _served_model(session: aiohttp.ClientSession, url: str) -> str:
+    import aiohttp
 
-    Raises:
-        InvalidSettings: there is no server, or it lists none.
-    """
-    import httpx
+    from mllm_embed_serving.bench.load import served_model
 
     try:
-        answer = (await client.get("/v1/models")).raise_for_status()
-        return str(answer.json()["data"][0]["id"])
-    except (httpx.HTTPError, ValueError, KeyError, IndexError) as error:
-        raise InvalidSettings(
-            f"{client.base_url} does not list a model: {str(error) or type(error).__name__}"
-        ) from None
-
-
-def _client(url: str, api_key: str | None) -> httpx.AsyncClient:
-    import httpx
-
-    headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-    limits = httpx.Limits(max_connections=None)
-    return httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=300, trust_env=False)
+        return await served_model(session)
+    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, IndexError) as error:
+        raise InvalidSettings(f"{url} does not list a model: {str(error) or type(error).__name__}") from None
 
 
 def _shown(value: Any) -> str:

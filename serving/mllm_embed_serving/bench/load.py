@@ -1,4 +1,8 @@
-"""Sends requests and takes the time: a closed loop of clients that wait, or an open one of arrivals that do not."""
+"""Sends requests and takes the time: a closed loop of clients that wait, or an open one of arrivals that do not.
+
+Sends with aiohttp, where all else here uses httpx: a generator shares the machine with the server, and aiohttp leaves
+it most of the cores.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import aiohttp
 import numpy as np
 
 
@@ -52,13 +56,29 @@ class Measurement:
         }
 
 
+def open_session(url: str, api_key: str | None = None) -> aiohttp.ClientSession:
+    """Return what sends to a server, on as many connections as are asked for; to be closed."""
+    return aiohttp.ClientSession(
+        base_url=url,
+        headers={} if api_key is None else {"authorization": f"Bearer {api_key}"},
+        connector=aiohttp.TCPConnector(limit=0),
+        timeout=aiohttp.ClientTimeout(total=300),
+    )
+
+
+async def served_model(session: aiohttp.ClientSession) -> str:
+    """Return the name of the first model that a server lists."""
+    async with session.get("/v1/models", raise_for_status=True) as answer:
+        return str((await answer.json())["data"][0]["id"])
+
+
 async def closed_loop(
-    client: httpx.AsyncClient, bodies: Iterator[dict[str, Any]], *, clients: int, seconds: float
+    session: aiohttp.ClientSession, bodies: Iterator[dict[str, Any]], *, clients: int, seconds: float
 ) -> Measurement:
     """Keep a number of requests under way: each client sends its next one when it has the answer to its last.
 
     Args:
-        client: sends.
+        session: sends.
         bodies: what to send.
         clients: requests under way at any time.
         seconds: how long new requests are sent.
@@ -68,7 +88,7 @@ async def closed_loop(
 
     async def work() -> None:
         while time.perf_counter() < started + seconds:
-            await _send(client, next(bodies), time.perf_counter(), found)
+            await _send(session, next(bodies), time.perf_counter(), found)
 
     await asyncio.gather(*(work() for _ in range(clients)))
     found.seconds = time.perf_counter() - started
@@ -76,14 +96,14 @@ async def closed_loop(
 
 
 async def open_loop(
-    client: httpx.AsyncClient, bodies: Iterator[dict[str, Any]], *, rate: float, seconds: float, seed: int = 0
+    session: aiohttp.ClientSession, bodies: Iterator[dict[str, Any]], *, rate: float, seconds: float, seed: int = 0
 ) -> Measurement:
     """Send requests as strangers do, at random times and whether or not the last ones have been answered.
 
     Latencies count from when a request was due, so that a generator that falls behind does not flatter the server.
 
     Args:
-        client: sends.
+        session: sends.
         bodies: what to send.
         rate: requests per second, on average (a Poisson process).
         seconds: how long new requests are sent.
@@ -94,7 +114,7 @@ async def open_loop(
     sending = []
     for due in _arrivals(rate, seconds, seed):
         await asyncio.sleep(max(0.0, started + due - time.perf_counter()))
-        sending.append(asyncio.create_task(_send(client, next(bodies), started + due, found)))
+        sending.append(asyncio.create_task(_send(session, next(bodies), started + due, found)))
     await asyncio.gather(*sending)
     found.seconds = time.perf_counter() - started
     return found
@@ -106,15 +126,15 @@ def _arrivals(rate: float, seconds: float, seed: int) -> Iterable[float]:
         yield at
 
 
-async def _send(client: httpx.AsyncClient, body: dict[str, Any], due: float, found: Measurement) -> None:
+async def _send(session: aiohttp.ClientSession, body: dict[str, Any], due: float, found: Measurement) -> None:
     try:
-        answer = await client.post("/v1/embeddings", json=body)
-    except httpx.HTTPError:
+        async with session.post("/v1/embeddings", json=body) as answer:
+            content = await answer.json() if answer.status == 200 else {}
+    except (aiohttp.ClientError, TimeoutError):
         found.statuses[0] += 1
         return
-    found.statuses[answer.status_code] += 1
-    if answer.status_code == 200:
+    found.statuses[answer.status] += 1
+    if answer.status == 200:
         found.latencies.append(time.perf_counter() - due)
-        content = answer.json()
         found.items += len(content["data"])
         found.tokens += content["usage"]["total_tokens"]
