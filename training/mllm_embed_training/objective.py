@@ -15,12 +15,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from mllm_embed_training import losses
 from mllm_embed_training.examples import Example
 from mllm_embed_training.losses.cosines import cosines, own_columns
+from mllm_embed_training.losses.row_blocks import by_rows
 from mllm_embed_training.section import Positive, Section
 
 Temperature = Annotated[float, Field(gt=0)]
@@ -34,8 +36,8 @@ class Targets:
         labels: column of each query's positive, int64 [Q].
         excluded: bool [Q, C], True where a candidate is no fair negative; other right answers are none.
         grades: how right each candidate is, at least 0, float [Q, C]; above 0 for the label and other right answers;
-            None where the label is the only one.
-        scores: a judge's, of each query's own candidates, float [Q, C], NaN for all others; None without a judge.
+            None if no loss asks for it.
+        scores: a judge's, of each query's own candidates, float [Q, C], NaN for all others; None likewise.
         guide: a frozen guide's vectors of the queries or their positives, float [Q, G]; None without one.
     """
 
@@ -78,22 +80,32 @@ class InfoNce(Term):
 
     def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
         """Return the loss; masks are made from the present cosines and carry no gradient."""
-        excluded = targets.excluded
-        if self.false_negative_margin is not None or self.hardest is not None:
-            similarity = cosines(queries, candidates).detach()
-            if self.false_negative_margin is not None:
-                excluded = excluded | losses.false_negative_mask(similarity, targets.labels, self.false_negative_margin)
-            if self.hardest is not None:
-                excluded = losses.easy_mask(similarity, targets.labels, excluded, self.hardest)
         return losses.info_nce(
             queries,
             candidates,
             targets.labels,
             temperature=self.temperature,
-            mask=excluded,
+            mask=self._excluded(queries, candidates, targets),
             symmetric=self.symmetric,
             hardness=self.hardness,
         )
+
+    @torch.no_grad()
+    def _excluded(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
+        """Return what is no fair negative, or not hard enough, bool [Q, C]."""
+        if self.false_negative_margin is None and self.hardest is None:
+            return targets.excluded
+
+        def of(rows: slice) -> Tensor:
+            similarity, labels = cosines(queries[rows], candidates), targets.labels[rows]
+            excluded = targets.excluded[rows]
+            if self.false_negative_margin is not None:
+                excluded = excluded | losses.false_negative_mask(similarity, labels, self.false_negative_margin)
+            if self.hardest is not None:
+                excluded = losses.easy_mask(similarity, labels, excluded, self.hardest)
+            return excluded
+
+        return torch.cat(by_rows(of, len(queries), len(candidates)))
 
 
 class SoftInfoNce(Term):
@@ -291,6 +303,16 @@ class LossSection(Section):
     def guided(self) -> bool:
         """Whether a loss needs a guide's vectors."""
         return any(isinstance(term, Cwcl) for term in self.terms)
+
+    @property
+    def graded(self) -> bool:
+        """Whether a loss needs to know all right answers."""
+        return any(isinstance(term, SoftInfoNce | OneToK) for term in self.terms)
+
+    @property
+    def judged(self) -> bool:
+        """Whether a loss needs a judge's scores."""
+        return any(isinstance(term, ScoreDistillation) for term in self.terms)
 
     def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
         """Return the objective of a batch.

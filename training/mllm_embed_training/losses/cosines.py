@@ -25,11 +25,7 @@ def cosines(queries: Tensor, candidates: Tensor) -> Tensor:
     Raises:
         ValueError: shapes that do not fit, or no queries.
     """
-    if queries.ndim != 2 or candidates.ndim != 2 or queries.shape[1] != candidates.shape[1] or len(queries) == 0:
-        raise ValueError(
-            "queries and candidates must have the shapes [Q, D] and [C, D] with Q >= 1, "
-            f"but have {list(queries.shape)} and {list(candidates.shape)}"
-        )
+    check_vectors(queries, candidates)
     with torch.autocast(queries.device.type, enabled=False):
         return unit(queries) @ unit(candidates).T
 
@@ -52,12 +48,19 @@ def own_columns(labels: Tensor, count: int) -> Tensor:
     Raises:
         ValueError: a label outside the candidates.
     """
-    outside = labels[(labels < 0) | (labels >= count)]
-    if len(outside):
-        raise ValueError(f"labels must be columns between 0 and {count - 1}, but one is {int(outside[0])}")
+    check_columns(labels, count)
     own = torch.zeros(len(labels), count, dtype=torch.bool, device=labels.device)
     own[torch.arange(len(labels), device=labels.device), labels] = True
     return own
+
+
+def check_vectors(queries: Tensor, candidates: Tensor) -> None:
+    """Raise ValueError unless there are queries, and the widths fit."""
+    if queries.ndim != 2 or candidates.ndim != 2 or queries.shape[1] != candidates.shape[1] or len(queries) == 0:
+        raise ValueError(
+            "queries and candidates must have the shapes [Q, D] and [C, D] with Q >= 1, "
+            f"but have {list(queries.shape)} and {list(candidates.shape)}"
+        )
 
 
 def check_labels(labels: Tensor, queries: int) -> None:
@@ -66,7 +69,14 @@ def check_labels(labels: Tensor, queries: int) -> None:
         raise ValueError(f"labels must have the shape [{queries}], but it is {list(labels.shape)}")
 
 
-def check_mask(mask: Tensor | None, shape: torch.Size) -> None:
+def check_columns(labels: Tensor, count: int) -> None:
+    """Raise ValueError unless every label is one of so many columns."""
+    outside = labels[(labels < 0) | (labels >= count)]
+    if len(outside):
+        raise ValueError(f"labels must be columns between 0 and {count - 1}, but one is {int(outside[0])}")
+
+
+def check_mask(mask: Tensor | None, shape: tuple[int, ...]) -> None:
     """Raise ValueError unless a mask is bool and of the cosines' shape."""
     if mask is not None and (mask.shape != shape or mask.dtype != torch.bool):
         raise ValueError(f"mask must be bool {list(shape)}, but is {mask.dtype} {list(mask.shape)}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from mllm_embed_training.losses.cosines import check_labels, check_positive, cosines, unit
+from mllm_embed_training.losses.row_blocks import by_rows, mean_by_rows
 
 
 def alignment(queries: Tensor, candidates: Tensor, labels: Tensor, *, power: float = 2.0) -> Tensor:
@@ -27,7 +30,7 @@ def alignment(queries: Tensor, candidates: Tensor, labels: Tensor, *, power: flo
 
 
 def uniformity(vectors: Tensor, *, t: float = 2.0) -> Tensor:
-    """How far vectors are from spread out evenly: log mean_{i < j} exp(-t ||v_i - v_j||^2), of unit vectors.
+    """How far vectors are from spread out evenly: log mean_{i != j} exp(-t ||v_i - v_j||^2), of unit vectors.
 
     Source: Wang and Isola 2020 (arXiv:2005.10242), with t = 2.
 
@@ -44,9 +47,14 @@ def uniformity(vectors: Tensor, *, t: float = 2.0) -> Tensor:
     check_positive("t", t)
     if len(vectors) < 2:
         raise ValueError(f"uniformity needs at least 2 vectors, but got {len(vectors)}")
-    above = torch.triu_indices(len(vectors), len(vectors), offset=1, device=vectors.device)
-    squared = 2 - 2 * cosines(vectors, vectors)[above[0], above[1]]
-    return torch.logsumexp(-t * squared, dim=0) - torch.log(torch.tensor(float(above.shape[1])))
+    numbers = torch.arange(len(vectors), device=vectors.device)
+
+    def log_sum(rows: slice) -> Tensor:
+        closeness = -t * (2 - 2 * cosines(vectors[rows], vectors))
+        return closeness.masked_fill(numbers[rows, None] == numbers, -torch.inf).flatten().logsumexp(dim=0)
+
+    logs = torch.stack(by_rows(log_sum, len(vectors), len(vectors)))
+    return logs.logsumexp(dim=0) - math.log(len(vectors) * (len(vectors) - 1))
 
 
 def slerp(first: Tensor, second: Tensor, share: float | Tensor) -> Tensor:
@@ -92,8 +100,13 @@ def geodesic_mixup(
     check_positive("temperature", temperature)
     positives = candidates[labels]
     mixed = slerp(queries, positives, share)
-    rows = torch.arange(len(labels), device=labels.device)
-    own = rows[:, None] == rows[None, :]
+    numbers = torch.arange(len(labels), device=labels.device)
     right = (unit(queries) * unit(positives)).sum(dim=1, keepdim=True)  # [Q, 1]
-    sides = [torch.where(own, right, cosines(side, mixed)) / temperature for side in (queries, positives)]
-    return (functional.cross_entropy(sides[0], rows) + functional.cross_entropy(sides[1], rows)) / 2
+
+    def total(rows: slice) -> Tensor:
+        own = numbers[rows, None] == numbers
+        sides = [torch.where(own, right[rows], cosines(side[rows], mixed)) for side in (queries, positives)]
+        both = [functional.cross_entropy(side / temperature, numbers[rows], reduction="sum") for side in sides]
+        return (both[0] + both[1]) / 2
+
+    return mean_by_rows(total, len(labels), len(labels))

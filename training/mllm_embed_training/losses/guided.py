@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mllm_embed_training.losses.cosines import check_positive, cosines
-from mllm_embed_training.losses.info_nce import soft_info_nce
+from mllm_embed_training.losses.cosines import check_mask, check_positive, cosines
+from mllm_embed_training.losses.info_nce import match_grades
+from mllm_embed_training.losses.row_blocks import mean_by_rows
 
 
 def cwcl(
@@ -33,8 +34,14 @@ def cwcl(
             "queries, candidates and the guide's vectors must be equally many, "
             f"but are {len(queries)}, {len(candidates)} and {len(guide)}"
         )
-    grades = (1 + cosines(guide, guide).detach().clamp(-1, 1)) / 2
-    return soft_info_nce(queries, candidates, grades, temperature=temperature, mask=mask)
+    check_positive("temperature", temperature)
+    check_mask(mask, (len(queries), len(queries)))
+    guide = guide.detach()
+
+    def grades(rows: slice) -> Tensor:
+        return (1 + cosines(guide[rows], guide).clamp(-1, 1)) / 2
+
+    return match_grades(queries, candidates, grades, temperature=temperature, mask=mask)
 
 
 def one_to_k(queries: Tensor, candidates: Tensor, *, temperature: float = 0.02) -> Tensor:
@@ -55,10 +62,11 @@ def one_to_k(queries: Tensor, candidates: Tensor, *, temperature: float = 0.02) 
     """
     if len(queries) == 0 or len(candidates) == 0 or len(candidates) % len(queries):
         raise ValueError(f"candidates must be a multiple of the {len(queries)} queries, but are {len(candidates)}")
-    k = len(candidates) // len(queries)
-    grades = torch.eye(len(queries), device=queries.device).repeat_interleave(k, dim=1)  # [Q, Q * K]
-    there = soft_info_nce(queries, candidates, grades, temperature=temperature)
-    back = soft_info_nce(candidates, queries, grades.T, temperature=temperature)
+    check_positive("temperature", temperature)
+    query = torch.arange(len(queries), device=queries.device)
+    owner = query.repeat_interleave(len(candidates) // len(queries))  # the query of each candidate
+    there = match_grades(queries, candidates, lambda rows: query[rows, None] == owner, temperature=temperature)
+    back = match_grades(candidates, queries, lambda rows: owner[rows, None] == query, temperature=temperature)
     return (there + back) / 2
 
 
@@ -90,8 +98,13 @@ def similarity_distillation(
     wanted = temperature if teacher_temperature is None else teacher_temperature
     check_positive("temperature", temperature)
     check_positive("teacher_temperature", wanted)
-    target = (cosines(teacher, teacher).detach() / wanted).log_softmax(dim=1)
-    return _kl(target, (cosines(student, student) / temperature).log_softmax(dim=1))
+    teacher = teacher.detach()
+
+    def total(rows: slice) -> Tensor:
+        target = (cosines(teacher[rows], teacher) / wanted).log_softmax(dim=1)
+        return _kl(target, (cosines(student[rows], student) / temperature).log_softmax(dim=1)).sum()
+
+    return mean_by_rows(total, len(student), len(student))
 
 
 def score_distillation(
@@ -123,9 +136,9 @@ def score_distillation(
     similarity = torch.stack([cosines(q[None], c)[0] for q, c in zip(queries, candidates, strict=True)])  # [Q, K]
     judged = (scores.to(similarity.dtype) / score_temperature).log_softmax(dim=1)
     ours = (similarity / temperature).log_softmax(dim=1)
-    return (_kl(judged, ours) + _kl(ours, judged)) / 2
+    return (_kl(judged, ours) + _kl(ours, judged)).mean() / 2
 
 
 def _kl(target: Tensor, other: Tensor) -> Tensor:
-    """Mean over rows of KL(target || other), both as logarithms [N, M]."""
-    return (target.exp() * (target - other)).sum(dim=1).mean()
+    """KL(target || other) of every row, both as logarithms [N, M]; shape [N]."""
+    return (target.exp() * (target - other)).sum(dim=1)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mllm_embed_training.losses.cosines import check_labels, check_mask, check_positive, cosines, own_columns
+from mllm_embed_training.losses.cosines import (
+    check_labels,
+    check_mask,
+    check_positive,
+    check_vectors,
+    cosines,
+    own_columns,
+)
+from mllm_embed_training.losses.row_blocks import mean_by_rows
 
 
 def info_nce(
@@ -50,25 +61,23 @@ def info_nce(
         ValueError: shapes that do not fit, or a setting out of range.
     """
     check_positive("temperature", temperature)
-    similarity = cosines(queries, candidates)
+    check_vectors(queries, candidates)
     check_labels(labels, len(queries))
-    check_mask(mask, similarity.shape)
+    check_mask(mask, (len(queries), len(candidates)))
     if hardness < 0:
         raise ValueError(f"hardness must be at least 0, but is {hardness}")
-    own = own_columns(labels, len(candidates))
-    excluded = torch.zeros_like(own) if mask is None else mask
-    logits = similarity / temperature + (hardness * similarity.detach()).masked_fill(own, 0)
-    loss = functional.cross_entropy(logits.masked_fill(excluded & ~own, -torch.inf), labels)
+    one_way = partial(_tell_apart, temperature=temperature, hardness=hardness)
+    there = one_way(queries, candidates, labels, lambda rows: None if mask is None else mask[rows])
     if not symmetric:
-        return loss
-    # A row is now a positive, a column a query.                       [Q, Q]
-    rows = torch.arange(len(labels), device=labels.device)
-    shared = labels[:, None] == labels[None, :]
-    rivals = (excluded[:, labels].T | shared) & (rows[:, None] != rows[None, :])
-    own_query = rows[:, None] == rows[None, :]
-    back = similarity[:, labels].T
-    logits = back / temperature + (hardness * back.detach()).masked_fill(own_query, 0)
-    return (loss + functional.cross_entropy(logits.masked_fill(rivals, -torch.inf), rows)) / 2
+        return there
+
+    def no_rivals(rows: slice) -> Tensor:
+        """Of some positives: which queries share them, or have them excluded."""
+        shared = labels[rows, None] == labels[None, :]
+        return shared if mask is None else shared | mask[:, labels[rows]].T
+
+    own_query = torch.arange(len(labels), device=labels.device)
+    return (there + one_way(candidates[labels], queries, own_query, no_rivals)) / 2
 
 
 def soft_info_nce(
@@ -96,14 +105,63 @@ def soft_info_nce(
         ValueError: shapes that do not fit, a negative grade, or a query without any positive one.
     """
     check_positive("temperature", temperature)
-    similarity = cosines(queries, candidates)
-    check_mask(mask, similarity.shape)
-    if grades.shape != similarity.shape or bool((grades < 0).any()) or not bool((grades.sum(dim=1) > 0).all()):
+    check_vectors(queries, candidates)
+    shape = (len(queries), len(candidates))
+    check_mask(mask, shape)
+    if grades.shape != shape or bool((grades < 0).any()) or not bool((grades.sum(dim=1) > 0).all()):
         raise ValueError(
-            f"grades must be {list(similarity.shape)} numbers of at least 0, at least one per row above 0, "
+            f"grades must be {list(shape)} numbers of at least 0, at least one per row above 0, "
             f"but are {list(grades.shape)} with rows that sum to {grades.sum(dim=-1).tolist()[:4]}"
         )
-    wanted = grades.to(similarity.dtype) / grades.sum(dim=1, keepdim=True)
-    excluded = torch.zeros_like(grades, dtype=torch.bool) if mask is None else mask & (grades <= 0)
-    logs = (similarity / temperature).masked_fill(excluded, -torch.inf).log_softmax(dim=1)
-    return -(wanted * logs.masked_fill(excluded, 0)).sum(dim=1).mean()
+    return match_grades(queries, candidates, lambda rows: grades[rows], temperature=temperature, mask=mask)
+
+
+def match_grades(
+    queries: Tensor,
+    candidates: Tensor,
+    grades: Callable[[slice], Tensor],
+    *,
+    temperature: float,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Return `soft_info_nce` of grades that are made for some queries at a time, which keeps all of them out of memory.
+
+    Args:
+        queries: shape [Q, D].
+        candidates: shape [C, D].
+        grades: which queries, R of them -> their grades [R, C], at least 0, at least one per row above 0.
+        temperature: divides the cosines.
+        mask: as for `soft_info_nce`.
+    """
+
+    def total(rows: slice) -> Tensor:
+        graded = grades(rows)
+        similarity = cosines(queries[rows], candidates)
+        wanted = graded.to(similarity.dtype) / graded.sum(dim=1, keepdim=True)
+        excluded = torch.zeros_like(graded, dtype=torch.bool) if mask is None else mask[rows] & (graded <= 0)
+        logs = (similarity / temperature).masked_fill(excluded, -torch.inf).log_softmax(dim=1)
+        return -(wanted * logs.masked_fill(excluded, 0)).sum()
+
+    return mean_by_rows(total, len(queries), len(candidates))
+
+
+def _tell_apart(
+    queries: Tensor,
+    candidates: Tensor,
+    labels: Tensor,
+    excluded: Callable[[slice], Tensor | None],
+    *,
+    temperature: float,
+    hardness: float,
+) -> Tensor:
+    """Return `info_nce` in one direction; `excluded` says which candidates some queries are spared, bool [R, C]."""
+
+    def total(rows: slice) -> Tensor:
+        own = own_columns(labels[rows], len(candidates))
+        similarity = cosines(queries[rows], candidates)
+        logits = similarity / temperature + (hardness * similarity.detach()).masked_fill(own, 0)
+        if (left_out := excluded(rows)) is not None:
+            logits = logits.masked_fill(left_out & ~own, -torch.inf)
+        return functional.cross_entropy(logits, labels[rows], reduction="sum")
+
+    return mean_by_rows(total, len(queries), len(candidates))

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor
 
-from mllm_embed_training.losses.cosines import check_labels, check_mask, own_columns
+from mllm_embed_training.losses.cosines import check_columns, check_labels, check_mask, own_columns
 
 
 def duplicate_mask(
@@ -32,15 +32,15 @@ def duplicate_mask(
         ValueError: not as many labels as queries, or a label outside the candidates.
     """
     check_labels(labels, len(query_keys))
-    own = own_columns(labels, len(candidate_keys))
+    check_columns(labels, len(candidate_keys))
     queries, candidates = (_numbers(keys).to(labels.device) for keys in (query_keys, candidate_keys))
-    same_query = queries[:, None] == queries[None, :]  # [Q, Q]
-    is_answer = candidates[labels][:, None] == candidates[None, :]  # [Q, C]
+    answers = torch.zeros(len(queries), len(candidates), dtype=torch.bool, device=labels.device)  # by number of both
+    answers[queries, candidates[labels]] = True
     if also is not None:
-        equal = candidates[also[:, 1]][:, None] == candidates[None, :]  # [P, C]
-        is_answer = is_answer.float().index_add(0, also[:, 0], equal.float()) > 0
-    # Candidate c answers query i if it answers any query k that equals i: a boolean matrix product.
-    return (same_query.float() @ is_answer.float() > 0) & ~own
+        answers[queries[also[:, 0]], candidates[also[:, 1]]] = True
+    excluded = answers[queries][:, candidates]
+    excluded[torch.arange(len(labels), device=labels.device), labels] = False
+    return excluded
 
 
 def false_negative_mask(similarity: Tensor, labels: Tensor, margin: float) -> Tensor:

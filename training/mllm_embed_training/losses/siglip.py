@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-from mllm_embed_training.losses.cosines import check_labels, check_mask, cosines, own_columns
+from mllm_embed_training.losses.cosines import check_labels, check_mask, check_vectors, cosines, own_columns
+from mllm_embed_training.losses.row_blocks import mean_by_rows
 
 
 def siglip(
@@ -37,12 +38,14 @@ def siglip(
     Raises:
         ValueError: shapes that do not fit.
     """
-    similarity = cosines(queries, candidates)
+    check_vectors(queries, candidates)
     check_labels(labels, len(queries))
-    check_mask(mask, similarity.shape)
-    own = own_columns(labels, len(candidates))
-    logits = (scale * similarity + bias) * (2.0 * own - 1.0)
-    terms = -functional.logsigmoid(logits)
-    if mask is not None:
-        terms = terms.masked_fill(mask & ~own, 0)
-    return terms.sum() / len(queries)
+    check_mask(mask, (len(queries), len(candidates)))
+
+    def total(rows: slice) -> Tensor:
+        own = own_columns(labels[rows], len(candidates))
+        logits = (scale * cosines(queries[rows], candidates) + bias) * (2.0 * own - 1.0)
+        terms = -functional.logsigmoid(logits)
+        return (terms if mask is None else terms.masked_fill(mask[rows] & ~own, 0)).sum()
+
+    return mean_by_rows(total, len(queries), len(candidates))
