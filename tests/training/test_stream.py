@@ -16,6 +16,7 @@ from mllm_embed_training.build import build_stage
 from mllm_embed_training.config import ConfigError, TrainConfig
 from mllm_embed_training.contrastive import ContrastiveBatch, ContrastiveStage
 from mllm_embed_training.errors import TrainingFailed
+from mllm_embed_training.objective import LossSection
 from mllm_embed_training.plan import Draw, MixturePlan, spread
 from mllm_embed_training.trainer import train
 
@@ -113,9 +114,12 @@ def test_a_file_with_instructions_that_do_not_exist_is_refused(tiny_path: Path, 
         run(config)
 
 
-def collated(model: Path, folder: Path, *rows: dict[str, Any]) -> tuple[ContrastiveStage, ContrastiveBatch]:
+def collated(
+    model: Path, folder: Path, *rows: dict[str, Any], loss: str = "info_nce"
+) -> tuple[ContrastiveStage, ContrastiveBatch]:
     (folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-    stage, _ = build_stage(recipe(model, folder), folder / "run")
+    config = recipe(model, folder).model_copy(update={"loss": LossSection.model_validate({loss: {}})})
+    stage, _ = build_stage(config, folder / "run")
     assert isinstance(stage, ContrastiveStage)
     return stage, stage.collate([stage.prepare(Draw("own", row, (0, 0, row))) for row in range(len(rows))])
 
@@ -126,6 +130,7 @@ def test_further_right_answers_are_graded_and_never_negatives(tiny_path: Path, t
         tmp_path,
         {"query": "animal", "positives": ["cat", "toy cat"], "grades": [1, 0.5], "negatives": ["car"]},
         {"query": "plant", "positive": "tree", "negatives": ["Toy  Cat"]},
+        loss="soft_info_nce",
     )
     targets = stage._targets(batch)  # candidates: cat, tree, toy cat, car, Toy Cat
     assert targets.labels.tolist() == [0, 1]

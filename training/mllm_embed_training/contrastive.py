@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from mllm_embed.modeling.inputs import ModelInputs
 from mllm_embed.tasks import Role, Task
@@ -22,6 +22,8 @@ from mllm_embed_training.errors import CorruptRow
 from mllm_embed_training.examples import Example, ExampleTask, Side
 from mllm_embed_training.grad_cache import grad_cache_step
 from mllm_embed_training.losses import duplicate_mask
+from mllm_embed_training.losses.cosines import cosines
+from mllm_embed_training.losses.row_blocks import by_rows
 from mllm_embed_training.objective import LossSection, Targets
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.prompt_encoder import PromptEncoder
@@ -165,9 +167,10 @@ class ContrastiveStage:
             accuracy = _accuracy(queries, candidates, targets)
             return self._loss.value(queries, candidates, targets)
 
-        loss = grad_cache_step(self._encoder.encode, batch.queries, batch.candidates, loss_of)
+        queries, candidates = (self._encoder.looked_at(chunks) for chunks in (batch.queries, batch.candidates))
+        loss = grad_cache_step(self._encoder.encode, queries, candidates, loss_of)
         tokens = sum(int(chunk["attention_mask"].sum()) for chunk in [*batch.queries, *batch.candidates])
-        negatives = float((~targets.excluded).sum(dim=1).float().mean()) - 1
+        negatives = targets.excluded.shape[1] - 1 - int(targets.excluded.sum()) / len(targets.labels)
         return {
             "loss": float(loss),
             "accuracy": float(accuracy),
@@ -183,12 +186,13 @@ class ContrastiveStage:
         right = ranks.gather(batch.right.to(device) + offset)
         labels = ranks.gather(offset[1] + torch.arange(len(query_keys), device=device))
         query_keys, candidate_keys = ranks.gather(query_keys), ranks.gather(candidate_keys)
-        grades = torch.zeros(len(query_keys), len(candidate_keys), device=device)
-        grades[right[:, 0], right[:, 1]] = ranks.gather(batch.grades.to(device))
         excluded = duplicate_mask(query_keys.tolist(), candidate_keys.tolist(), labels, right)
-        judged = ranks.gather(batch.judged.to(device) + offset)
-        scores = torch.full_like(grades, torch.nan)
-        scores[judged[:, 0], judged[:, 1]] = ranks.gather(batch.scores.to(device))
+        grades = scores = None  # as large as all cosines, hence only on demand
+        if self._loss.graded:
+            grades = _placed(right, ranks.gather(batch.grades.to(device)), excluded.shape, rest=0.0)
+        if self._loss.judged:
+            judged = ranks.gather(batch.judged.to(device) + offset)
+            scores = _placed(judged, ranks.gather(batch.scores.to(device)), excluded.shape, rest=torch.nan)
         guide = None if batch.guide is None else ranks.gather(batch.guide.to(device))
         return Targets(labels, excluded, grades, scores, guide)
 
@@ -226,9 +230,18 @@ def _hashes(keys: Sequence[str]) -> Tensor:
     return torch.tensor([int.from_bytes(digest, "big", signed=True) for digest in digests])
 
 
+def _placed(places: Tensor, values: Tensor, shape: torch.Size, *, rest: float) -> Tensor:
+    """Put values [P] at their places, int64 [P, 2] of row and column, into a matrix of `rest`."""
+    return torch.full(shape, rest, device=values.device).index_put((places[:, 0], places[:, 1]), values)
+
+
+@torch.no_grad()
 def _accuracy(queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
     """Share of queries whose positive scores highest, excluded candidates apart."""
-    with torch.no_grad():
-        similarity = nn.functional.normalize(queries, dim=-1) @ nn.functional.normalize(candidates, dim=-1).T
-        best = similarity.masked_fill(targets.excluded, -torch.inf).argmax(dim=1)
-        return (best == targets.labels).float().mean()
+
+    def best(rows: slice) -> Tensor:
+        similarity = cosines(queries[rows], candidates)
+        return similarity.masked_fill(targets.excluded[rows], -torch.inf).argmax(dim=1)
+
+    found = torch.cat(by_rows(best, len(queries), len(candidates)))
+    return (found == targets.labels).float().mean()

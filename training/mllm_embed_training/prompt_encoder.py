@@ -13,6 +13,7 @@ from mllm_embed.modeling.inputs import InputBuilder, ModelInputs
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import EmbedInput, RenderedPrompt
 from mllm_embed_training.examples import pictures
+from mllm_embed_training.frozen_tower import Chunk, can_look_ahead, looked_at, moved
 
 
 class PromptEncoder:
@@ -31,6 +32,7 @@ class PromptEncoder:
     ) -> None:
         self.model = model
         self.device = device
+        self._family = model_dir.family
         self._chunk_size = chunk_size
         self._bf16 = bf16
         self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
@@ -49,11 +51,17 @@ class PromptEncoder:
         size = self._chunk_size
         return [self._inputs.build(prompts[start : start + size]) for start in range(0, len(prompts), size)]
 
-    def encode(self, chunk: ModelInputs) -> Tensor:
-        """Return the pooled vectors of a chunk, float32 [N, D], with a graph where gradients are enabled."""
-        inputs = {name: tensor.to(self.device) for name, tensor in chunk.items()}
+    def looked_at(self, chunks: Sequence[ModelInputs]) -> Sequence[Chunk]:
+        """Let a frozen tower look at the pictures of chunks that will be encoded twice (`frozen_tower`)."""
+        if not can_look_ahead(self.model, self._family):
+            return chunks
         with self.autocast():
-            return encode(self.model, inputs).float()
+            return [looked_at(self.model, self._family, chunk, self.device) for chunk in chunks]
+
+    def encode(self, chunk: Chunk) -> Tensor:
+        """Return the pooled vectors of a chunk, float32 [N, D], with a graph where gradients are enabled."""
+        with self.autocast():
+            return encode(self.model, moved(chunk, self.device)).float()
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the model computes."""
