@@ -13,6 +13,7 @@
         ├── MethodNotAllowed          a path that does not take this method
         ├── BodyTooLarge              more bytes than the limit
         ├── SlowBody                  a body that does not arrive in time
+        ├── TooManyTokens             more tokens in all its texts than a request may hold
         ├── RateLimited               the key has used up what it may ask for
         ├── QueueFull                 more is under way than the server takes at once
         └── ClientGone                the caller hung up; nobody reads the answer
@@ -91,6 +92,10 @@ class BodyTooLarge(RequestError):
     """A body of more bytes than the limit."""
 
 
+class TooManyTokens(RequestError):
+    """The texts of a request hold more tokens together than the limit."""
+
+
 class SlowBody(RequestError):
     """A body that did not arrive in time."""
 
@@ -148,6 +153,7 @@ ANSWERS: dict[type[BaseException], Answer] = {
     AdapterRefused: Answer(400, _INVALID, "invalid_adapter"),
     MethodNotAllowed: Answer(405, _INVALID, "method_not_allowed"),
     BodyTooLarge: Answer(413, _INVALID, "request_too_large"),
+    TooManyTokens: Answer(400, "max_tokens_per_request", "max_tokens_per_request"),  # both as OpenAI has them
     SlowBody: Answer(408, _INVALID, "request_timeout", (("connection", "close"),)),
     RateLimited: Answer(429, _RATE, "rate_limit_exceeded"),
     QueueFull: Answer(429, _RATE, "queue_full"),

@@ -83,6 +83,7 @@ _MESSAGE = {
 }
 _CONVERSATION = {"type": "array", "items": _MESSAGE}
 
+_ENCODINGS = {"type": "array", "items": {"enum": list(WRITERS)}, "minItems": 1}
 _STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _INPUTS = {
     "type": "array",
@@ -127,7 +128,10 @@ EMBEDDINGS = _body(
         "dimensions": {"type": "integer", "minimum": 1},
         "output_dimension": {"type": "integer", "minimum": 1, "description": "Voyage's name of dimensions."},
         "encoding_format": {"enum": list(WRITERS), "default": "float"},
-        "embedding_type": {"enum": list(WRITERS), "description": "Jina's name of encoding_format."},
+        "embedding_type": {
+            "oneOf": [{"enum": list(WRITERS)}, _ENCODINGS],
+            "description": "Jina's name of encoding_format; of several, every vector is an object that holds each.",
+        },
         "truncate": {"enum": list(TRUNCATIONS), "default": "none", "description": "Cut texts that are too long."},
         "outputs": {
             "type": "array",
@@ -156,7 +160,7 @@ COHERE_EMBED = _body(
         "images": {**_STRINGS, "description": "Data URIs."},
         "inputs": _INPUTS,
         "input_type": {"enum": list(INPUT_TYPES)},
-        "embedding_types": {"type": "array", "items": {"enum": list(WRITERS)}, "minItems": 1},
+        "embedding_types": _ENCODINGS,
         "output_dimension": {"type": "integer", "minimum": 1},
         "truncate": {"enum": ["NONE", "START", "END"], "default": "END"},
     },

@@ -48,7 +48,9 @@ def errors(schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
 
 
 _USAGE = _object({"prompt_tokens": _COUNT, "total_tokens": _COUNT})
-_VECTOR = {"oneOf": [_NUMBERS, {"type": "string", "description": "base64"}, {"type": "null"}]}
+_BASE64 = {"type": "string", "description": "base64"}
+_BY_ENCODING = {"type": "object", "additionalProperties": {"oneOf": [_NUMBERS, _BASE64]}}
+_VECTOR = {"oneOf": [_NUMBERS, _BASE64, _BY_ENCODING, {"type": "null"}]}
 _TIMES = {**_array(_NUMBERS), "description": "Of each video, the seconds of the frames that were used."}
 _DATUM = _object(
     {

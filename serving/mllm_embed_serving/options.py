@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
+import typer.main
+from typer.exceptions import TyperException
 
 from mllm_embed.backends import BackendName
 from mllm_embed.model_dir import BUILT_IN
@@ -156,6 +158,9 @@ class ServeOptions:
         int,
         typer.Option(help="Longest text, characters; the model's token limit comes on top.", rich_help_panel=_LIMITS),
     ] = 400_000
+    max_request_tokens: Annotated[
+        int, typer.Option(help="Most tokens of all texts of a request.", rich_help_panel=_LIMITS)
+    ] = 300_000
     max_multivector_numbers: Annotated[
         int, typer.Option(help="Most numbers in the multivectors of a request.", rich_help_panel=_LIMITS)
     ] = 1_000_000
@@ -252,6 +257,21 @@ def takes_options(run: Callable[[ServeOptions], None]) -> Callable[..., None]:
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # inspect reads it
     command.__annotations__ = hints
     return command
+
+
+def parse(words: Sequence[str]) -> ServeOptions:
+    """Read the words that stand after `mllm-embed serve`, as the command does.
+
+    Raises:
+        InvalidSettings: an option is unknown, or its value is of a wrong type or out of range.
+    """
+    alone = typer.Typer(add_completion=False)
+    alone.command()(takes_options(lambda _: None))
+    try:
+        context = typer.main.get_command(alone).make_context("serve", list(words))
+    except TyperException as error:
+        raise InvalidSettings(error.format_message()) from None
+    return ServeOptions(**context.params)
 
 
 def _adapters(given: Sequence[str]) -> dict[str, Path]:

@@ -60,7 +60,14 @@ class Service:
         cache = _cache(embedder, settings, self.metrics)
         self.models = Models(
             embedder,
-            lambda served: Front(served, pictures, cache, self.metrics, max_numbers=settings.max_multivector_numbers),
+            lambda served: Front(
+                served,
+                pictures,
+                cache,
+                self.metrics,
+                max_numbers=settings.max_multivector_numbers,
+                max_tokens=settings.max_request_tokens,
+            ),
             most=max(settings.max_adapters, len(settings.adapters)),
             folder=settings.adapters_folder,
         )

@@ -70,6 +70,8 @@ class ServerSettings:
     """Most pages of a PDF, whichever of them are read."""
     max_text_chars: int = 400_000
     """Longest single text or instruction, in characters; the model's own token limit comes on top."""
+    max_request_tokens: int = 300_000
+    """Most tokens of all texts of a request together."""
     max_multivector_numbers: int = 1_000_000
     """Most numbers that the multivectors of a request may hold together."""
     max_queued_requests: int = 256

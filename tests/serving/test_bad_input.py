@@ -48,6 +48,7 @@ REFUSED: list[tuple[str, dict[str, Any], str, str | None, str | tuple[str, ...]]
     ("too many tokens", {"input": [70] * 100_001}, "invalid_parameter", "input", ("100000", "100001")),
     ("too long text", {"input": ["a", "cat " * 9000]}, "context_length_exceeded", "input[1]", "8192"),
     ("too many characters", {"input": ["a", "a" * 400_001]}, "invalid_parameter", "input[1]", ("400000", "400001")),
+    ("too many tokens together", {"input": ["cat " * 4000] * 99}, "max_tokens_per_request", None, ("300,000", "fewer")),
     ("too many items", {"input": ["a"] * 5000}, "invalid_parameter", "input", ("2048", "5000")),
     ("too many conversations", {"messages": [[]] * 5000}, "invalid_parameter", "messages", ("2048", "5000")),
     ("surrogate", {"input": ["a", "b\ud800"]}, "invalid_parameter", "input[1]", "surrogate"),

@@ -214,6 +214,15 @@ async def test_jina_fields(ask: Post, vectors: Post, png: Picture, uri: Picture)
     np.testing.assert_array_equal(bits, (await vectors("a"))[0] > 0)
 
 
+async def test_jina_several_embedding_types_in_one_request(ask: Post) -> None:
+    types = ["float", "ubinary", "base64", "float"]
+    (one,) = (await ask("/v1/embeddings", input=["a"], embedding_type=types))["data"]
+    assert list(one["embedding"]) == ["float", "ubinary", "base64"]
+    for name, written in one["embedding"].items():
+        (alone,) = (await ask("/v1/embeddings", input=["a"], embedding_type=name))["data"]
+        assert written == alone["embedding"], name
+
+
 async def test_voyage_texts_as_its_client_sends_them(ask: Post, vectors: Post) -> None:
     long = "cat " * 9000
     body = await ask(
@@ -232,7 +241,8 @@ async def test_voyage_texts_as_its_client_sends_them(ask: Post, vectors: Post) -
     ("body", "param"),
     [
         ({"task": "retrieval.query", "input_type": "document"}, "input_type"),
-        ({"embedding_type": ["float", "binary"]}, "embedding_type"),
+        ({"embedding_type": ["float", "bits"]}, "embedding_type[1]"),
+        ({"embedding_type": []}, "embedding_type"),
         ({"embedding_type": "float", "encoding_format": "base64"}, "embedding_type"),
         ({"truncate": "middle"}, "truncate"),
         ({"truncate": "end", "truncation": False}, "truncation"),

@@ -37,7 +37,9 @@ def settings() -> ServerSettings:
 def front(embedder: Embedder, settings: ServerSettings) -> Front:
     metrics = Metrics()
     pictures = Pictures(settings.media_policy(), metrics, max_images=settings.max_images)
-    return Front(embedder, pictures, ResultCache("", 2**20, None, metrics), metrics, max_numbers=10**6)
+    return Front(
+        embedder, pictures, ResultCache("", 2**20, None, metrics), metrics, max_numbers=10**6, max_tokens=10**6
+    )
 
 
 def asked(*items: Any, **options: Any) -> EmbeddingRequest:

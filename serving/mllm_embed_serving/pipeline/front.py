@@ -26,6 +26,7 @@ from mllm_embed_serving.pipeline.keys import item_key
 from mllm_embed_serving.pipeline.long_items import AT_ONCE, merged, parts_of
 from mllm_embed_serving.pipeline.measured import RENDERING, MeasuredBackend
 from mllm_embed_serving.pipeline.pictures import PictureBudget, Pictures
+from mllm_embed_serving.pipeline.token_limit import TokenLimit
 from mllm_embed_serving.schemas.common import EmbeddingRequest, ItemError
 
 Outcome = Embedding | ItemError
@@ -41,16 +42,25 @@ class Front:
         cache: results of before.
         metrics: takes the times of the stages.
         max_numbers: most numbers that the multivectors of a request may hold together.
+        max_tokens: most tokens that the texts of a request may hold together.
     """
 
     def __init__(
-        self, embedder: Embedder, pictures: Pictures, cache: ResultCache, metrics: Metrics, *, max_numbers: int
+        self,
+        embedder: Embedder,
+        pictures: Pictures,
+        cache: ResultCache,
+        metrics: Metrics,
+        *,
+        max_numbers: int,
+        max_tokens: int,
     ) -> None:
         measured = MeasuredBackend(embedder.backend, metrics)
         self._embedder = Embedder(embedder.model_dir, measured, pictures.policy, embedder.region_encoder)
         self._cache = cache
         self._pictures = pictures
         self._max_numbers = max_numbers
+        self._tokens = TokenLimit(embedder.model_dir, max_tokens)
         self._flights: Flights[Embedding] = Flights()
 
     async def embed(self, wanted: EmbeddingRequest, scope: str) -> list[Embedding]:
@@ -63,6 +73,7 @@ class Front:
         Raises:
             InputError: the first item that cannot be embedded, with its index; the work on later ones is dropped.
             InvalidParameter: the first item that is malformed.
+            TooManyTokens: all texts together are too long.
             BackendError: the engine is down or full.
         """
         embeddings = []
@@ -78,6 +89,7 @@ class Front:
 
         Raises:
             InvalidDimensions: the width is not offered, whatever the item.
+            TooManyTokens: all texts together are too long.
             BackendError: the engine is down or full.
         """
         async with aclosing(self._outcomes(wanted, scope)) as outcomes:
@@ -87,6 +99,7 @@ class Front:
         """Yield what becomes of the items, in order, while all are under way; those that are not asked for end."""
         recipe = self._embedder.model_dir.recipe
         check_dimensions(wanted.dimensions, recipe.dimensions, recipe.matryoshka_dimensions)
+        await self._tokens.check(wanted)
         request = _Request(wanted, scope, self._pictures.budget(wanted.images), NumberBudget(self._max_numbers))
         tasks = [asyncio.ensure_future(self._outcome(item, request)) for item in wanted.inputs]
         try:

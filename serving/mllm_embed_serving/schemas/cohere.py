@@ -11,7 +11,16 @@ from mllm_embed.types import Embedding, Truncate
 from mllm_embed_serving import fields
 from mllm_embed_serving.content import ItemReader
 from mllm_embed_serving.errors import InvalidParameter
-from mllm_embed_serving.schemas.common import WRITERS, EmbeddingRequest, Items, array_items, check_count, read_items
+from mllm_embed_serving.schemas.common import (
+    WRITERS,
+    EmbeddingRequest,
+    Items,
+    array_items,
+    check_count,
+    only_one,
+    read_encodings,
+    read_items,
+)
 from mllm_embed_serving.settings import ServerSettings
 
 INPUT_TYPES: dict[str, tuple[str, Role]] = {
@@ -47,11 +56,8 @@ def select_items(body: dict[str, Any], max_items: int) -> Items:
     Raises:
         InvalidParameter: none or several of texts, images and inputs; empty, or more than `max_items`.
     """
-    given = [name for name in _SOURCES if body.get(name) is not None]
-    if len(given) != 1:
-        problem = "none is given" if not given else f"{' and '.join(given)} are given"
-        raise InvalidParameter(f"exactly one of {', '.join(_SOURCES)} is needed, but {problem}", param="texts")
-    items = array_items(body[given[0]], given[0])
+    source = only_one(body, _SOURCES, "texts")
+    items = array_items(body[source], source)
     check_count(items, max_items)
     return items
 
@@ -105,9 +111,4 @@ def error_body(message: str, request_id: str) -> dict[str, Any]:
 
 def _types(body: dict[str, Any]) -> tuple[str, ...]:
     value = body.get("embedding_types")
-    if value is None:
-        return ("float",)
-    items = array_items(value, "embedding_types")
-    known = {name: name for name in WRITERS}
-    chosen = [fields.choice(name, path, known, "") for name, path in zip(items.values, items.paths, strict=True)]
-    return tuple(dict.fromkeys(chosen))
+    return ("float",) if value is None else read_encodings(value, "embedding_types")

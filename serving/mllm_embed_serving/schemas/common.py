@@ -95,13 +95,13 @@ class EncodedRequest:
 
     Attributes:
         wanted: what to embed, and how.
-        encoding: how vectors are written, a key of `WRITERS`.
+        encoding: how vectors are written, a key of `WRITERS`; where several are asked for, an object that holds each.
         partial: whether an item that is refused spares the others: its error then stands beside their vectors.
         dense: whether the dense vector is written.
     """
 
     wanted: EmbeddingRequest
-    encoding: str
+    encoding: str | tuple[str, ...]
     partial: bool = False
     dense: bool = True
 
@@ -112,19 +112,23 @@ class EncodedRequest:
             outcomes: what became of the items.
             describe: writes an error.
         """
-        write = WRITERS[self.encoding]
         return [
             {
                 "object": "embedding",
                 "index": index,
-                "embedding": write(outcome.vector) if self.dense else None,
-                **written_outputs(outcome, write),
+                "embedding": self._write(outcome.vector) if self.dense else None,
+                **written_outputs(outcome, self._write),
                 **times_of(outcome),
             }
             if isinstance(outcome, Embedding)
             else {"object": "error", "index": index, "embedding": None, "error": describe(outcome)}
             for index, outcome in enumerate(outcomes)
         ]
+
+    def _write(self, vector: NDArray[np.float32]) -> Any:
+        if isinstance(self.encoding, str):
+            return WRITERS[self.encoding](vector)
+        return {name: WRITERS[name](vector) for name in self.encoding}
 
 
 def times_of(embedding: Embedding) -> dict[str, Any]:
@@ -160,6 +164,36 @@ def array_items(value: Any, field: str) -> Items:
     if not value:
         raise InvalidParameter("must not be an empty array", param=field)
     return Items.of(value, field)
+
+
+def read_encodings(value: Any, field: str) -> tuple[str, ...]:
+    """Read an array of ways to write a vector, each once and in order.
+
+    Raises:
+        InvalidParameter: no array of names, an empty one, or an unknown name.
+    """
+    items = array_items(value, field)
+    known = {name: name for name in WRITERS}
+    chosen = [fields.choice(name, path, known, "") for name, path in zip(items.values, items.paths, strict=True)]
+    return tuple(dict.fromkeys(chosen))
+
+
+def only_one(body: dict[str, Any], names: Sequence[str], field: str) -> str:
+    """Return which of several fields is given, where exactly one must be.
+
+    Args:
+        body: the request.
+        names: the fields.
+        field: the one that the error names.
+
+    Raises:
+        InvalidParameter: none of them, or more than one.
+    """
+    given = [name for name in names if body.get(name) is not None]
+    if len(given) != 1:
+        problem = "none is given" if not given else f"{' and '.join(given)} are given"
+        raise InvalidParameter(f"exactly one of {', '.join(names)} is needed, but {problem}", param=field)
+    return given[0]
 
 
 def used_tokens(outcomes: Sequence[Embedding | ItemError]) -> int:
@@ -222,10 +256,20 @@ def read_task(body: dict[str, Any], settings: ServerSettings) -> tuple[str, str 
     Raises:
         InvalidParameter: both, an unknown task, or a wrong type.
     """
+    instruction = read_instruction(body, settings)
+    return fields.choice(body.get("task"), "task", {name: name for name in TASKS}, DEFAULT), instruction
+
+
+def read_instruction(body: dict[str, Any], settings: ServerSettings) -> str | None:
+    """Read a free `instruction`, which stands instead of a `task`.
+
+    Raises:
+        InvalidParameter: both are given, or it is of a wrong type.
+    """
     instruction = fields.optional_text(body.get("instruction"), "instruction", settings.max_text_chars)
     if instruction is not None and body.get("task") is not None:
         raise InvalidParameter("give either a task or an instruction, not both", param="instruction")
-    return fields.choice(body.get("task"), "task", {name: name for name in TASKS}, DEFAULT), instruction
+    return instruction
 
 
 def _images(inputs: Sequence[EmbedInput | ItemError]) -> int:

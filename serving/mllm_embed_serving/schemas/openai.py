@@ -20,6 +20,8 @@ from mllm_embed_serving.schemas.common import (
     array_items,
     check_count,
     read_each,
+    read_encodings,
+    read_instruction,
     read_items,
     used_tokens,
 )
@@ -31,6 +33,9 @@ ROLES: dict[str, Role] = {"query": "query", "document": "target"}
 JINA_TASKS: dict[str, tuple[str, Role]] = {
     "retrieval.query": (DEFAULT, "query"),
     "retrieval.passage": (DEFAULT, "target"),
+    "code.query": (DEFAULT, "query"),
+    "code.passage": (DEFAULT, "target"),
+    "separation": (DEFAULT, "target"),
     "text-matching": ("text-to-text", "query"),
     "classification": ("classification", "query"),
 }
@@ -93,9 +98,7 @@ def parse_request(body: dict[str, Any], items: Items, reader: ItemReader, settin
         InputError: an item is refused, with its index.
     """
     _refuse_unsupported(body)
-    instruction = fields.optional_text(body.get("instruction"), "instruction", settings.max_text_chars)
-    if instruction is not None and body.get("task") is not None:
-        raise InvalidParameter("give either a task or an instruction, not both", param="instruction")
+    instruction = read_instruction(body, settings)
     task, role = _task_and_role(body)
     partial = fields.boolean(body.get("partial"), "partial", default=False)
     truncation = _truncation(*_either(body, "truncate", "truncation"))
@@ -195,14 +198,15 @@ def _truncation(value: Any, path: str) -> str:
     return fields.choice(value.lower() if isinstance(value, str) else value, path, names, "none")
 
 
-def _encoding(body: dict[str, Any]) -> str:
-    """Read `encoding_format`, or `embedding_type` as Jina calls it (also as an array of one)."""
+def _encoding(body: dict[str, Any]) -> str | tuple[str, ...]:
+    """Read `encoding_format`, or `embedding_type` as Jina calls it: one, or an array of several."""
     if body.get("encoding_format") is not None and body.get("embedding_type") is not None:
         raise InvalidParameter("give either encoding_format or embedding_type, not both", param="embedding_type")
     name = "encoding_format" if body.get("embedding_type") is None else "embedding_type"
     value = body.get(name)
-    if name == "embedding_type" and isinstance(value, list) and len(value) == 1:
-        value = value[0]
+    if name == "embedding_type" and isinstance(value, list):
+        several = read_encodings(value, name)
+        return several if len(several) > 1 else several[0]
     return fields.choice(value, name, {key: key for key in WRITERS}, "float")
 
 

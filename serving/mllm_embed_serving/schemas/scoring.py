@@ -20,6 +20,7 @@ from mllm_embed_serving.schemas.common import (
     Items,
     array_items,
     check_count,
+    only_one,
     read_items,
     read_task,
 )
@@ -104,14 +105,9 @@ def score_items(body: dict[str, Any], side: str, max_items: int) -> Items:
     Raises:
         InvalidParameter: absent, given twice, empty, or more than `max_items`.
     """
-    given = [name for name in _NAMES[side] if body.get(name) is not None]
-    if len(given) != 1:
-        problem = "none is given" if not given else f"{' and '.join(given)} are given"
-        raise InvalidParameter(
-            f"exactly one of {', '.join(_NAMES[side])} is needed, but {problem}", param=_NAMES[side][-1]
-        )
-    value = body[given[0]]
-    items = array_items(value, given[0]) if isinstance(value, list) else Items((value,), (given[0],), given[0])
+    name = only_one(body, _NAMES[side], _NAMES[side][-1])
+    value = body[name]
+    items = array_items(value, name) if isinstance(value, list) else Items((value,), (name,), name)
     check_count(items, max_items)
     return items
 
