@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Warnings are errors, except those by which the engines' packages complain about each other while imported."""
-    for module in ("torch", "transformers", "peft", "vllm"):
+    for module in ("torch", "transformers", "peft", "vllm", "ray"):
         for category in ("DeprecationWarning", "FutureWarning"):
             config.addinivalue_line("filterwarnings", f"ignore::{category}:{module}[.]")
 
