@@ -21,7 +21,7 @@ from openai.types import CreateEmbeddingResponse
 
 from mllm_embed.model_dir import ModelDir
 from mllm_embed.prompts import PromptRenderer
-from tests.conformance.conftest import KEY
+from tests.conformance.conftest import KEY, STARTED
 from tests.error_shape import check_error
 from tests.server_process import ServerProcess
 from tests.serving.test_bad_input import REFUSED
@@ -60,8 +60,8 @@ def same(a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
 
 
 def test_models(client: OpenAI, model_dir: ModelDir) -> None:
-    (listed,) = client.models.list()
-    assert listed.id == model_dir.recipe.name
+    listed, adapter = client.models.list()
+    assert (listed.id, adapter.id) == (model_dir.recipe.name, STARTED)
     card = client.models.retrieve(listed.id).to_dict()
     assert card["dimensions"] == model_dir.recipe.dimensions
     assert card["backend"] == "vllm"
@@ -204,6 +204,7 @@ def test_last_an_engine_that_is_killed_under_load_comes_back_and_no_vector_is_ev
 ) -> None:
     texts = [f"cat number {number}" for number in range(400)]
     expected = dict(zip(texts, embed(texts), strict=True))
+    tuned = client.embeddings.create(model=STARTED, input=texts[:5]).data
 
     def ask(number: int) -> int:
         asked = [*texts[number : number + 10], f"never asked before {number}"]
@@ -232,6 +233,10 @@ def test_last_an_engine_that_is_killed_under_load_comes_back_and_no_vector_is_ev
     fresh = embed(["cat number 3"], dimensions=64)[0]  # not in the cache, so the new engine made it
     cut = expected["cat number 3"][:64]
     same(fresh, cut / np.linalg.norm(cut))
+    again = client.embeddings.create(model=STARTED, input=texts[:5], dimensions=64).data
+    for one, other in zip(again, tuned, strict=True):  # the adapter is in the new engine too
+        cut = np.array(other.embedding[:64], dtype=np.float32)
+        same(np.array(one.embedding, dtype=np.float32), cut / np.linalg.norm(cut))
     assert server.process.poll() is None
     metrics = httpx.get(f"{url}/metrics", headers={"authorization": f"Bearer {KEY}"}, trust_env=False).text
     assert "mllm_embed_engine_restarts 1.0" in metrics
