@@ -124,11 +124,13 @@ def test_voyage_pictures_and_mixtures(
     assert "the model 'other' does not exist here" in found["refusal"]
 
 
-def test_litellm_speaks_jina_and_cohere_too(
+def test_litellm_speaks_jina_voyage_infinity_and_cohere_too(
     run: Callable[[str], dict[str, Any]], expected: Callable[..., Vectors], picture: str
 ) -> None:
     found = run("litellm")
     same(found["jina"], expected([*TEXTS, {"image": picture}]))
+    same(found["voyage"], expected(TEXTS))
+    same(found["infinity"], expected(TEXTS, dimensions=64))
     assert sorted(found["ranked"]) == [0, 1]
 
 
