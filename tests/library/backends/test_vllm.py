@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -33,8 +33,10 @@ Until = Callable[[Callable[[], object]], Awaitable[None]]
 
 @pytest.fixture(scope="module")
 def embedder(tiny_model: Callable[[str], Path]) -> Iterator[Embedder]:
-    with Embedder.load(tiny_model("qwen3_vl"), backend="vllm", max_waiting=64) as started:
-        yield started
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VLLM_ALLOW_INSECURE_SERIALIZATION", "1")  # so that `watched` can send a function into the engine
+        with Embedder.load(tiny_model("qwen3_vl"), backend="vllm", max_waiting=64) as started:
+            yield started
 
 
 @pytest.fixture
@@ -85,6 +87,71 @@ async def test_a_cancelled_callers_prompts_are_aborted(backend: VllmBackend, unt
     assert backend._under_way == 0
 
 
+@dataclass
+class Work:
+    """What the engine's process has computed since it was watched.
+
+    Attributes:
+        pictures: that went through the vision tower.
+        tokens: that went through the language model.
+    """
+
+    pictures: int
+    tokens: int
+
+
+async def watched(backend: VllmBackend) -> Callable[[], Awaitable[Work]]:
+    """Count, inside the engine's process, what it computes from now on."""
+
+    engine: Any = backend._engine
+
+    def watch(worker: Any) -> None:
+        runner, counts = worker.model_runner, {"pictures": 0, "tokens": 0}
+        encode, execute = runner.model.embed_multimodal, runner.execute_model
+
+        def encoded(**pictures: Any) -> Any:
+            counts["pictures"] += len(pictures["image_grid_thw"])
+            return encode(**pictures)
+
+        def executed(scheduled: Any, *more: Any) -> Any:
+            counts["tokens"] += scheduled.total_num_scheduled_tokens
+            return execute(scheduled, *more)
+
+        runner.model.embed_multimodal, runner.execute_model = encoded, executed
+        worker.counts = counts
+
+    def read(worker: Any) -> dict[str, int]:
+        found: dict[str, int] = worker.counts
+        return found
+
+    async def work() -> Work:
+        (counts,) = await backend._loop.arun(engine.collective_rpc(read))
+        return Work(**counts)
+
+    await backend._loop.arun(engine.collective_rpc(watch))
+    return work
+
+
+@pytest.mark.engine
+async def test_a_picture_is_encoded_once_under_many_instructions_and_its_states_are_used_again(
+    embedder: Embedder, backend: VllmBackend, draw: Draw
+) -> None:
+    work = await watched(backend)
+    picture = draw(5, 256, 256)
+    for number in range(4):
+        await embedder.aembed([EmbedInput.of(picture)], instruction=f"What is to be seen, for reader {number}?")
+    assert (await work()).pictures == 1
+    await embedder.aembed([EmbedInput.of(draw(6, 256, 256))])
+    assert (await work()).pictures == 2, "another picture is another one"
+    long, spent = "Look for what is red. " * 40, list[int]()  # vLLM keeps states by blocks of 128 tokens on a CPU
+    for number in range(3):
+        before = await work()
+        (embedding,) = await embedder.aembed([EmbedInput.of(draw(7), f"and text {number}")], instruction=long)
+        spent.append((await work()).tokens - before.tokens)
+    assert spent[0] == embedding.tokens
+    assert max(spent[1:]) <= embedding.tokens - 128
+
+
 @pytest.mark.engine
 async def test_a_full_engine_refuses(backend: VllmBackend) -> None:
     task = asyncio.create_task(backend.embed([text(200)] * 64))
@@ -98,7 +165,8 @@ async def test_a_full_engine_refuses(backend: VllmBackend) -> None:
 async def test_a_dead_engine_is_noticed(backend: VllmBackend, until: Until) -> None:
     """The last test on this engine: it kills it while it works."""
     backend.check_health()
-    (process,) = [child for child in multiprocessing.active_children() if "EngineCore" in child.name]
+    resources: Any = backend._engine.engine_core.resources
+    (process,) = resources.engine_manager.processes  # this engine's, whatever others the session runs
     task = asyncio.create_task(backend.embed([RenderedPrompt((20,) * 500 + (i,)) for i in range(30, 90)]))
     await until(backend._engine.get_num_unfinished_requests)
     assert process.pid is not None
