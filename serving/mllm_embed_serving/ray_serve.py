@@ -50,8 +50,8 @@ def build(arguments: Mapping[str, str]) -> serve.Application:
         if getattr(options, name) != getattr(ServeOptions(), name):
             raise InvalidSettings(f"--{name.replace('_', '-')} cannot be used with Ray: {reason}")
     settings = options.settings()
-    most = settings.max_queued_requests
-    return SERVER.options(max_ongoing_requests=most, max_queued_requests=most).bind(options)
+    # More than a replica's own queue takes, so that it refuses as every server of ours does, and nobody waits in Ray's.
+    return SERVER.options(max_ongoing_requests=2 * settings.max_queued_requests).bind(options)
 
 
 class Replica:

@@ -93,8 +93,8 @@ def client(model: Path) -> Iterator[httpx.Client]:
     headers = {"authorization": "Bearer k"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False, timeout=60) as http:
         yield http
-    serve.shutdown()
-    ray.shutdown()  # type: ignore[no-untyped-call]  # it has no annotations
+    serve.shutdown()  # type: ignore[no-untyped-call]  # it has no annotations
+    ray.shutdown()
 
 
 def replicas() -> int:
