@@ -6,8 +6,8 @@ They are in its source distribution, not in its wheel, so they are fetched first
     tar xzf openai-3.52.0.tar.gz
     OPENAI_PYTHON=openai-3.52.0 pytest tests/conformance/test_openai_python.py
 
-Left out are those in which the client validates the raw JSON strictly and leaves the encoding to itself: it then asks for
-base64 and refuses it, whoever sends it.
+Left out are those in which the client validates the raw JSON strictly and leaves the encoding to itself: it then
+asks for base64 and refuses it, whoever sends it.
 """
 
 from __future__ import annotations
