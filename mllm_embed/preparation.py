@@ -11,7 +11,6 @@ import PIL.Image
 from mllm_embed import documents, media, regions, video
 from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.errors import InputError, InputTooLong, InvalidInput, InvalidMedia, MediaTooLarge
-from mllm_embed.families.pictures import PictureRule
 from mllm_embed.media import MediaPolicy
 from mllm_embed.model_dir import ModelDir
 from mllm_embed.prompts import PromptRenderer
@@ -118,7 +117,7 @@ class Preparer:
                 shown = await self._shown(part)
             pictures = _pictures(shown)
             for picture in pictures:
-                _check_aspect(picture)
+                self._check_aspect(picture)
                 budget.spend(picture.width * picture.height)
             content += shown
             images += pictures
@@ -131,9 +130,17 @@ class Preparer:
         picture = await media.load(part, self._policy)
         if part.region is None:
             return (Image(picture),)
-        _check_aspect(picture)
+        self._check_aspect(picture)
         mask = await regions.load_mask(part.region, picture.size, self._policy)
         return await media.in_decoder(self._regions.encode, picture, part.region, mask)
+
+    def _check_aspect(self, image: PIL.Image.Image) -> None:
+        longer, shorter = max(image.size), min(image.size)
+        if longer > self._pixels.MAX_ASPECT * shorter:
+            raise InvalidMedia(
+                f"the longer side of an image may be at most {self._pixels.MAX_ASPECT} times the shorter one, "
+                f"but the image is {image.width} x {image.height}"
+            )
 
     def _render(self, item: EmbedInput, images: Sequence[PIL.Image.Image], call: _Call) -> RenderedPrompt:
         """Render an input, cut to the model's limit if asked; pieces may merge, so it may take several cuts."""
@@ -209,12 +216,3 @@ def _counted(content: Sequence[Content]) -> str:
 
 def _pictures(shown: Sequence[Text | Image]) -> list[PIL.Image.Image]:
     return [part.source for part in shown if isinstance(part, Image) and isinstance(part.source, PIL.Image.Image)]
-
-
-def _check_aspect(image: PIL.Image.Image) -> None:
-    longer, shorter = max(image.size), min(image.size)
-    if longer > PictureRule.MAX_ASPECT * shorter:
-        raise InvalidMedia(
-            f"the longer side of an image may be at most {PictureRule.MAX_ASPECT} times the shorter one, "
-            f"but the image is {image.width} x {image.height}"
-        )

@@ -27,7 +27,8 @@ control tokens typed by a user; cosines are at least 0.9999. vLLM refuses what w
 takes transformers.
 """
 _MODES = """
-Modes of a recipe, the family's own first:
+Modes of a recipe, the family's own first, and the linear layers that LoRA adapts: those of the language model, and
+where asked for those of the tower.
 
 """
 _PUBLISHED = """
@@ -49,6 +50,14 @@ template here. GME's default instruction is `You are a helpful assistant.` DSE-Q
 is shown in this image?` and a query as a blank picture of 28 x 28 pixels and a text that begins with `Query: `: send
 them so.
 
+A token of `mllama` that has no picture before it passes the layers of cross attention unchanged, as in the code of its
+authors. transformers alone lets it attend to every picture of the batch, later ones and padding included; the two are
+the same where pictures come first, as in mmE5's prompt.
+
+A checkpoint that names code of its own to be read with (`auto_map` in its configuration) is refused, unless it is a
+published embedder above or carries a recipe: remote code is never run, and no option turns it on. That concerns
+Phi-3.5-V, and Phi-4-multimodal as Microsoft publishes it: `phi4_multimodal` reads transformers' own format.
+
 vLLM 0.32 looks for the towers of the LLaVA families under the names that checkpoints on the hub use. `mllm-embed
 export` and training write the names that they have read. A LLaVA that transformers 5 has made from nothing has others:
 vLLM refuses it, `--backend auto` takes transformers.
@@ -64,14 +73,14 @@ def models_page() -> str:
     families = list(FAMILIES.values())
     prompts = [(f"`{f.name}`", _slot(f), _templates(f), _pictures(f)) for f in families]
     served = [(f"`{f.name}`", _vllm(f), _lora(f), f"`{f.language_model}`", _tower(f)) for f in families]
-    modes = [(f"`{f.name}`", _listed(f.position_modes), _listed(f.attention_modes)) for f in families]
+    modes = [(f"`{f.name}`", *_modes(f)) for f in families]
     published = [_published(entry) for entry in PUBLISHED.values()]
     parts = [
         _HEAD,
         _table(("family", "a picture in the prompt", "templates", "pictures"), prompts),
         "",
         _table(("family", "vLLM", "LoRA on vLLM", "language model", "tower and projector"), served),
-        _MODES + _table(("family", "position ids", "attention"), modes),
+        _MODES + _table(("family", "position ids", "attention", "LoRA", "LoRA in the tower"), modes),
         _PUBLISHED + _table(("hub name", "family, template", "vector", "licence", "state", "source"), published),
         _NOTES,
     ]
@@ -109,6 +118,11 @@ def _lora(family: Family) -> str:
 
 def _tower(family: Family) -> str:
     return ", ".join(f"`{part}`" for part in (family.tower, family.projector) if part is not None)
+
+
+def _modes(family: Family) -> Iterable[str]:
+    lists = (family.position_modes, family.attention_modes, family.lora_targets, family.tower_targets)
+    return map(_listed, lists)
 
 
 def _published(entry: Published) -> tuple[str, ...]:

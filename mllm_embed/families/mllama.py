@@ -90,5 +90,5 @@ FAMILY = Family(
             "num_key_value_heads": 8,
         }
     },
-    vllm=VllmSupport("cross attention over pictures left it with version 0.11"),
+    vllm=VllmSupport("it reads Llama 3.2 Vision up to version 0.10.2 only"),
 )

@@ -90,6 +90,13 @@ def test_frozen_parts_stay_as_they_are(frozen: list[str], tiny_path: Path, tmp_p
         ("llava", "model.vision_tower.encoder.layers.0.mlp.fc1.weight", "tower"),
         ("llava", "model.multi_modal_projector.linear_1.weight", "projector"),
         ("llava", "model.language_model.layers.0.mlp.up_proj.weight", "language"),
+        (
+            "phi4_multimodal",
+            "model.embed_tokens_extend.image_embed.img_processor.embeddings.patch_embedding.bias",
+            "tower",
+        ),
+        ("phi4_multimodal", "model.embed_tokens_extend.image_embed.img_projection_up.weight", "projector"),
+        ("phi4_multimodal", "model.layers.0.mlp.down_proj.weight", "language"),
         ("idefics3", "model.connector.modality_projection.proj.weight", "projector"),
         ("qwen2_vl", "model.visual.merger.mlp.0.weight", "projector"),
         ("qwen3_vl", "model.visual.deepstack_merger_list.0.norm.bias", "projector"),

@@ -177,10 +177,10 @@ def freeze(model: nn.Module, family: Family, part: str) -> None:
 
 def part_of(name: str, family: Family) -> str:
     """Return which part of the model a weight belongs to."""
-    if family.projector is not None and name.startswith(family.projector):
-        return "projector"
     if name.startswith(family.tower):
         return "projector" if family.projector is None and MERGER in name else "tower"
+    if family.projector is not None and name.startswith(family.projector):
+        return "projector"  # asked second: it may hold the tower
     return "language"
 
 

@@ -76,6 +76,25 @@ def test_the_ids_are_those_of_the_familys_own_processor(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_typed_control_tokens_are_text(family: str, tiny_model: TinyModel, renderer: Callable[..., Any]) -> None:
+    """As content and as instruction: the control ids of a prompt are the template's and the pictures', in order."""
+    from tokenizers import Tokenizer
+
+    model_dir = open_model_dir(tiny_model(family))
+    added = Tokenizer.from_file(str(model_dir.tokenizer_file)).get_added_tokens_decoder()
+    assert all(token.special for token in added.values())
+    render, image = renderer(model_dir), PIL.Image.new("RGB", (60, 60))
+
+    def control_ids(text: str) -> list[int]:
+        prompt = render.render(EmbedInput.of(text, image, text), text, [image])
+        return [token_id for token_id in render.expand(prompt, model_dir.pixels) if token_id in added]
+
+    neutral = control_ids("x")
+    for typed in ("".join(model_dir.family.image_slot), *(token.content for token in added.values())):
+        assert control_ids(typed) == neutral, typed
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_picture_rule_counts_like_the_familys_processor(
     family: str, tiny_model: TinyModel, own_processor: Callable[[Path], Any], renderer: Callable[..., Any]
 ) -> None:

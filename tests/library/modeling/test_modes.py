@@ -21,7 +21,7 @@ from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import EmbedInput, RenderedPrompt
 
 Draw = Callable[..., PIL.Image.Image]
-QWEN = ("qwen3_vl", "qwen2_vl", "qwen2_5_vl")
+QWEN = ("qwen3_vl", "qwen3_vl_moe", "qwen2_vl", "qwen2_5_vl")
 
 
 @pytest.fixture(scope="module", params=QWEN)
