@@ -56,7 +56,9 @@ the same where pictures come first, as in mmE5's prompt.
 
 A checkpoint that names code of its own to be read with (`auto_map` in its configuration) is refused, unless it is a
 published embedder above or carries a recipe: remote code is never run, and no option turns it on. That concerns
-Phi-3.5-V, and Phi-4-multimodal as Microsoft publishes it: `phi4_multimodal` reads transformers' own format.
+Phi-3.5-V, and Phi-4-multimodal as Microsoft publishes it: `phi4_multimodal` reads transformers' own format. Beyond 4,096
+tokens its positions turn at other frequencies, and transformers decides that for a whole batch: prompts on both
+sides of the limit meet in one only where `batch_tokens` is above 8,192 (it is 4,096), or in a chunk of training.
 
 vLLM 0.32 looks for the towers of the LLaVA families under the names that checkpoints on the hub use. `mllm-embed
 export` and training write the names that they have read. A LLaVA that transformers 5 has made from nothing has others:
