@@ -13,7 +13,7 @@ from mllm_embed import media
 from mllm_embed.errors import InvalidInput, InvalidMedia, MediaTooLarge
 from mllm_embed.media import MediaPolicy
 from mllm_embed.sources import Kind, fetched, locate
-from mllm_embed.types import Content, Document, Opened, Page
+from mllm_embed.types import Content, Document, Opened, Page, SoftTokens
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -39,7 +39,7 @@ def pages(source: bytes | str | Path, *, dpi: int = 144, policy: MediaPolicy | N
     return list(_pages(Document(source, dpi=dpi), policy if policy is not None else MediaPolicy.local()))
 
 
-async def opened(content: Sequence[Content], policy: MediaPolicy) -> list[Opened]:
+async def opened(content: Sequence[Content], policy: MediaPolicy) -> list[Opened | SoftTokens]:
     """Return content with the pages of its documents in their place, none of them drawn yet.
 
     Args:
@@ -53,7 +53,7 @@ async def opened(content: Sequence[Content], policy: MediaPolicy) -> list[Opened
         MediaNotAllowed: the policy refuses the source.
         MediaFetchError: the URL did not deliver.
     """
-    parts: list[Opened] = []
+    parts: list[Opened | SoftTokens] = []
     for part in content:
         if isinstance(part, Document):
             source = await fetched(part.source, policy, kind(policy))

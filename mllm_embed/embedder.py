@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mllm_embed.audio import NO_AUDIO, AudioEncoder
 from mllm_embed.backends import Backend, BackendName, load_backend
 from mllm_embed.backends.loop_thread import LoopThread
 from mllm_embed.media import MediaPolicy
@@ -31,6 +32,7 @@ class Embedder:
         backend: a started engine for that model.
         policy: where media may come from and how large they may be; None takes the limits for local use.
         region_encoder: writes regions of pictures.
+        audio_encoder: makes soft tokens of the features of recordings; the default refuses them.
 
     Attributes:
         model_dir: the opened model directory.
@@ -46,13 +48,15 @@ class Embedder:
         backend: Backend,
         policy: MediaPolicy | None = None,
         region_encoder: RegionEncoder = DEFAULT_REGIONS,
+        audio_encoder: AudioEncoder = NO_AUDIO,
     ) -> None:
         self.model_dir = model_dir
         self.backend = backend
         self.region_encoder = region_encoder
         self.name = model_dir.recipe.name
         self.dimensions = model_dir.recipe.dimensions
-        self._preparer = Preparer(model_dir, policy if policy is not None else MediaPolicy.local(), region_encoder)
+        allowed = policy if policy is not None else MediaPolicy.local()
+        self._preparer = Preparer(model_dir, allowed, region_encoder, audio_encoder)
         self._loop: LoopThread | None = None
 
     @classmethod

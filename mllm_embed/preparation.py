@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import PIL.Image
 
-from mllm_embed import documents, media, regions, video
+from mllm_embed import audio, documents, media, regions, video
+from mllm_embed.audio import NO_AUDIO, AudioEncoder
 from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.errors import InputError, InputTooLong, InvalidInput, InvalidMedia, MediaTooLarge
 from mllm_embed.media import MediaPolicy
@@ -17,6 +18,7 @@ from mllm_embed.prompts import PromptRenderer
 from mllm_embed.regions import RegionEncoder
 from mllm_embed.types import (
     DENSE,
+    Audio,
     Content,
     Document,
     EmbedInput,
@@ -24,6 +26,7 @@ from mllm_embed.types import (
     Outputs,
     Page,
     RenderedPrompt,
+    SoftTokens,
     Text,
     Truncate,
     Video,
@@ -44,12 +47,22 @@ class Preparer:
         model_dir: the opened model directory.
         policy: where media may come from and how large they may be.
         region_encoder: writes regions of pictures.
+        audio_encoder: makes soft tokens of the features of recordings.
     """
 
-    def __init__(self, model_dir: ModelDir, policy: MediaPolicy, region_encoder: RegionEncoder) -> None:
+    def __init__(
+        self,
+        model_dir: ModelDir,
+        policy: MediaPolicy,
+        region_encoder: RegionEncoder,
+        audio_encoder: AudioEncoder = NO_AUDIO,
+    ) -> None:
         self._policy = policy
+        self._audio = audio_encoder
+        self._width = model_dir.recipe.dimensions
         self._regions = region_encoder
         self._pixels = model_dir.pixels
+        self._timed = model_dir.recipe.video == "timed-frames"
         self._max_tokens = model_dir.recipe.max_tokens
         self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
 
@@ -105,13 +118,16 @@ class Preparer:
         images: list[PIL.Image.Image] = []
         times: list[tuple[float, ...]] = []
         for part in parts:
-            if isinstance(part, Text):
+            if isinstance(part, Audio):
+                content.append(await asyncio.to_thread(audio.encoded, part, self._audio, self._width))
+                continue
+            if isinstance(part, Text | SoftTokens):
                 content.append(part)
                 continue
             budget.check()
             if isinstance(part, Video):
                 clip = await video.load(part, self._policy)
-                shown: Sequence[Text | Image] = [Image(frame) for frame in clip.frames]
+                shown: Sequence[Text | Image] = clip.content(timed=self._timed)
                 times.append(clip.times)
             else:
                 shown = await self._shown(part)

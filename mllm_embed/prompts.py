@@ -15,10 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from mllm_embed.errors import IncompatibleCheckpoint, InvalidInput
 from mllm_embed.families import Family, Template
 from mllm_embed.families.pictures import PictureRule
-from mllm_embed.types import Content, EmbedInput, Image, RenderedPrompt, Text
+from mllm_embed.types import SOFT_ID, Content, EmbedInput, Image, RenderedPrompt, SoftTokens, Text
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -87,8 +89,11 @@ class PromptRenderer:
             InvalidInput: an empty text without any picture beside it, or text that is not valid Unicode.
         """
         _check_content(item)
+        soft = [content.source for content in item.content if isinstance(content, SoftTokens)]
+        if soft and "{content}" not in self.template.text:
+            raise InvalidInput(f"the template {self.template.name!r} has no place for soft tokens")
         ids = self._opening + self._ids(self._assemble(item, instruction)) + self._closing
-        return RenderedPrompt(ids, tuple(images))
+        return RenderedPrompt(ids, tuple(images), soft=np.concatenate(soft) if soft else None)
 
     def _assemble(self, item: EmbedInput, instruction: str) -> list[Piece]:
         """Fill the template's markers; `instruction` is for an item without one of its own."""
@@ -165,7 +170,7 @@ class PromptRenderer:
                     for part, count in next(slots):
                         mask += [part is None] * len(self._stand_in(part)) * count
                 else:
-                    mask.append(False)
+                    mask.append(token_id == SOFT_ID)
         return (*mask, *[False] * len(self._closing))
 
     def _own_tokens(self, run: Sequence[str]) -> list[bool]:
@@ -196,9 +201,11 @@ class PromptRenderer:
     def _pieces(self, content: Content) -> tuple[Piece, ...]:
         if isinstance(content, Text):
             return (_Own(content.text),)
+        if isinstance(content, SoftTokens):
+            return ((SOFT_ID,) * len(content.source),)
         if not isinstance(content, Image) or content.region is not None:
             what = "region" if isinstance(content, Image) else type(content).__name__
-            raise InvalidInput(f"a {what} must become pictures before it is rendered")
+            raise InvalidInput(f"a {what} must become pictures or soft tokens before it is rendered")
         margin = self.family.image_margin
         return (margin, self._slot, margin)
 

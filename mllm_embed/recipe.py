@@ -10,8 +10,12 @@ from mllm_embed.errors import IncompatibleCheckpoint
 from mllm_embed.families import Template, get_family
 
 FORMAT_VERSION = 1
+_NEWER = ("video", "soft_prompt", "quantization")
+"""What came after the first release, and is left out of files and fingerprints where it is not in use."""
 POOLINGS = ("last_token", "mean")
 """Which token states become the vector: the last one, or the mean of all."""
+VIDEOS = ("frames", "timed-frames")
+"""How a video is read: as pictures in order, or as such with the second of each before it."""
 QUANTIZATIONS = ("nf4",)
 """Rounded weights that an adapter may have been trained on: bitsandbytes NF4 with double quantisation."""
 
@@ -50,6 +54,8 @@ class Recipe:
     """Folder of the LoRA adapter, relative to the model directory."""
     adapter_sha256: str | None = None
     """SHA-256 of the adapter's weight file."""
+    video: str = VIDEOS[0]
+    """How a video is read, one of `VIDEOS`."""
     soft_prompt: int = 0
     """How many learned control tokens stand in front of every prompt."""
     quantization: str | None = None
@@ -58,10 +64,11 @@ class Recipe:
     """Version of this file's schema."""
 
     def to_json(self) -> str:
-        """Return the file's text; what came after the first release is left out where it is not in use."""
+        """Return the file's text."""
         values = asdict(self)
-        unused = [key for key in ("soft_prompt", "quantization") if not values[key]]
-        return json.dumps({key: value for key, value in values.items() if key not in unused}, indent=2) + "\n"
+        newer = {field.name: field.default for field in fields(self) if field.name in _NEWER}
+        used = {key: value for key, value in values.items() if key not in newer or value != newer[key]}
+        return json.dumps(used, indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, origin: Path) -> Recipe:
@@ -97,6 +104,7 @@ class Recipe:
             "pooling": POOLINGS,
             "position_mode": family.position_modes,
             "attention": family.attention_modes,
+            "video": VIDEOS,
             "quantization": (None, *QUANTIZATIONS),
             "format_version": (FORMAT_VERSION,),
         }
@@ -113,6 +121,11 @@ class Recipe:
                 f"{origin}: matryoshka_dimensions must be at most {self.dimensions}, but one is {wide[0]}"
             )
         template = self.find_template(origin)
+        if self.video == "timed-frames" and "{content}" not in template.text:
+            raise IncompatibleCheckpoint(
+                f"{origin}: video 'timed-frames' needs a template that keeps the order of content, "
+                f"but {self.template!r} moves pictures away from their times"
+            )
         if template.version != self.template_version:
             raise IncompatibleCheckpoint(
                 f"{origin}: template {self.template!r} is at version {template.version} here, "

@@ -188,9 +188,41 @@ class Document:
             raise InvalidInput("the pages of a document must be at least one, but are none")
 
 
-Opened = Text | Image | Video | Page
+@dataclass(frozen=True, slots=True, eq=False)
+class Audio:
+    """A recording, as features that somebody has computed; the embedder's `AudioEncoder` makes soft tokens of them.
+
+    Attributes:
+        source: the features, float32, shape [steps, F]; what they mean is between their maker and the encoder.
+    """
+
+    source: NDArray[np.float32]
+
+    @property
+    def pictures(self) -> int:
+        """None are read for it."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SoftTokens:
+    """Vectors that stand in the model's sequence as its token embeddings do.
+
+    Attributes:
+        source: the vectors, float32, shape [tokens, D] for a model of width D; at least one.
+    """
+
+    source: NDArray[np.float32]
+
+    @property
+    def pictures(self) -> int:
+        """None are read for them."""
+        return 0
+
+
+Opened = Text | Image | Video | Page | Audio
 """Content that is one thing, as pages are of which a document consists."""
-Content = Opened | Document
+Content = Opened | Document | SoftTokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +299,10 @@ DENSE = Outputs()
 """The dense vector alone."""
 
 
+SOFT_ID = -1
+"""Stands for a soft token among token ids; no vocabulary has it."""
+
+
 @dataclass(frozen=True, slots=True)
 class RenderedPrompt:
     """What a model reads: token ids with one placeholder id per picture, and the pictures in the same order.
@@ -274,12 +310,14 @@ class RenderedPrompt:
     And what is wanted of it besides the dense vector.
 
     Attributes:
-        token_ids: prompt token ids; each picture is one `image_pad` id, expanded by the backend.
+        token_ids: prompt token ids; each picture is one `image_pad` id, expanded by the backend; each soft token is
+            one `SOFT_ID`.
         images: decoded RGB pictures, as many as there are placeholders.
         frame_times: of each video, the seconds of the frames that are among the pictures.
         content: for each token that the model reads, visual tokens included, whether it is the input's own; given where
             a multivector is wanted.
         words: how many words are wanted of the lexical output.
+        soft: vectors of the soft tokens, in order, float32, shape [tokens, D]; None if there are none.
     """
 
     token_ids: tuple[int, ...]
@@ -287,6 +325,7 @@ class RenderedPrompt:
     frame_times: tuple[tuple[float, ...], ...] = ()
     content: tuple[bool, ...] | None = None
     words: int = 0
+    soft: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from mllm_embed import media
 from mllm_embed.errors import InvalidMedia, MediaTooLarge
 from mllm_embed.media import MediaPolicy
 from mllm_embed.sources import Kind, fetched, locate
+from mllm_embed.types import Image, Text
 
 if TYPE_CHECKING:
     from mllm_embed.types import Video
@@ -44,6 +45,13 @@ class Clip:
 
     frames: tuple[PIL.Image.Image, ...]
     times: tuple[float, ...]
+
+    def content(self, *, timed: bool) -> list[Text | Image]:
+        """Return what stands in the prompt: the frames, each behind its second (as Qwen3-VL writes it) if `timed`."""
+        content: list[Text | Image] = []
+        for frame, seconds in zip(self.frames, self.times, strict=True):
+            content += [Text(f"<{seconds:.1f} seconds>"), Image(frame)] if timed else [Image(frame)]
+        return content
 
 
 async def load(video: Video, policy: MediaPolicy) -> Clip:

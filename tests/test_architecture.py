@@ -27,7 +27,10 @@ PACKAGES = {
 }
 LAYERS = (
     {"types", "errors"},
-    {"tasks", "families", "fetch", "sources", "media", "regions", "video", "documents", "vectors", "toy_shapes"},
+    {
+        *("tasks", "families", "fetch", "sources", "media", "regions", "video", "documents", "audio"),
+        *("vectors", "toy_shapes"),
+    },
     {"weight_files", "recipe", "published", "model_dir", "adapters"},
     {"prompts", "lexical", "scoring"},
     {"modeling"},

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mllm_embed.errors import BackendUnavailable
 from mllm_embed.lexical import WordTable
 from mllm_embed.model_dir import RECIPE_FILE, ModelDir, Recipe
-from mllm_embed.types import Embedding, RenderedPrompt
+from mllm_embed.types import SOFT_ID, Embedding, RenderedPrompt
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -81,7 +81,8 @@ class FakeBackend:
             places = [5 * _direction(f"place {place}", self._dimensions) for place in range(sum(prompt.content))]
             multivector = vector + np.stack(places)
         if prompt.words:
-            logits = np.bincount(prompt.token_ids).astype(np.float32)
+            spelt = [token_id for token_id in prompt.token_ids if token_id != SOFT_ID]
+            logits = np.bincount(spelt).astype(np.float32)
             lexical = self._words.weigh(logits, prompt.words)
         return Embedding(vector, len(prompt.token_ids), multivector=multivector, lexical=lexical)
 
@@ -94,6 +95,9 @@ class FakeBackend:
             key = _image_key(image)
             vector += 20 * _direction(key, self._dimensions)  # a picture weighs as much as a word
             vector += 5 * _direction(f"{key} at {place}", self._dimensions)
+        if prompt.soft is not None:
+            key = hashlib.sha256(prompt.soft.tobytes()).hexdigest()
+            vector += 20 * _direction(f"soft {key}", self._dimensions)
         if self._adapter is not None:
             vector += 5 * _direction(f"adapter {self._adapter}", self._dimensions)
         return vector

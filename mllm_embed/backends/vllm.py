@@ -193,6 +193,10 @@ class VllmBackend:
                 f"{len(prompt.images)}; the transformers backend takes them",
                 index=index,
             )
+        if prompt.soft is not None:
+            raise InvalidInput(
+                "vLLM reads token ids and pictures, not soft tokens; the transformers backend does", index=index
+            )
         # Never normalised in the engine: so the dense vector has the same bits whatever else is wanted with it.
         task: Literal["embed", "token_embed"] = "embed" if prompt.content is None else "token_embed"
         params = PoolingParams(task=task, use_activation=False)

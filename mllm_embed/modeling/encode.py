@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from mllm_embed.modeling.inputs import MEAN_MASK, ModelInputs
 from mllm_embed.modeling.loading import inner_model
 from mllm_embed.modeling.pooling import last_token, mean_of_tokens
+from mllm_embed.modeling.soft_tokens import SOFT_MASK, SOFT_VECTORS, placed
 
 
 def encode(model: nn.Module, inputs: ModelInputs) -> Tensor:
@@ -24,8 +25,9 @@ def encode(model: nn.Module, inputs: ModelInputs) -> Tensor:
 
 def token_states(model: nn.Module, inputs: ModelInputs) -> Tensor:
     """Return the states of all tokens after the last norm, shape [B, S, D]; arguments as for `encode`."""
-    read = {name: tensor for name, tensor in inputs.items() if name != MEAN_MASK}
-    hidden: Tensor = inner_model(model)(**read, use_cache=False).last_hidden_state
+    read = {name: tensor for name, tensor in inputs.items() if name not in (MEAN_MASK, SOFT_MASK, SOFT_VECTORS)}
+    with placed(model, inputs):
+        hidden: Tensor = inner_model(model)(**read, use_cache=False).last_hidden_state
     return hidden
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from mllm_embed.errors import IncompatibleCheckpoint
 from mllm_embed.modeling import torch_compat
 from mllm_embed.modeling.cross_attention import stand_beside
+from mllm_embed.modeling.soft_tokens import set_apart
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import RenderedPrompt
 
@@ -66,7 +67,8 @@ class InputBuilder:
         Returns:
             the model's keyword arguments, on the CPU.
         """
-        inputs = _pad([self._renderer.expand(prompt, self._pictures) for prompt in prompts], padding_side)
+        rows = [self._renderer.expand(prompt, self._pictures) for prompt in prompts]
+        inputs = set_apart(_pad(rows, padding_side), prompts)
         if self._family.type_ids is not None:
             is_visual = (inputs["input_ids"] == self._renderer.visual_token_id) & (inputs["attention_mask"] == 1)
             inputs[self._family.type_ids] = is_visual.int()

@@ -43,7 +43,7 @@ def test_its_examples_run(
     monkeypatch.setattr(httpx, "post", lambda url, *, json, timeout: api.post(url, json=json))
     names: dict[str, Any] = {}
     examples = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(examples) == 8
+    assert len(examples) == 9
     for example in examples:
         exec(compile(example, str(PAGE), "exec"), names)  # noqa: S102  # our own page
     shown = capsys.readouterr().out.splitlines()
@@ -51,6 +51,7 @@ def test_its_examples_run(
     assert shown[2] == "(4, 64)"
     assert shown[3].startswith("((0.0, ")
     assert shown[4] == "2 (2, 64) (1, 64) (1, 64)"
-    assert shown[5] == "(64,) 3 3"
-    assert shown[6] == "2 64 64"
-    assert [line.partition(":")[0] for line in shown[7:]] == ["input[1]"] * 7
+    assert shown[5] == "(1, 64)"
+    assert shown[6] == "(64,) 3 3"
+    assert shown[7] == "2 64 64"
+    assert [line.partition(":")[0] for line in shown[8:]] == ["input[1]"] * 7

@@ -105,6 +105,14 @@ def test_a_complete_directory(complete: Path) -> None:
     assert opened.pixels == PixelRule(32, 1_024, 4_096)
 
 
+def test_what_came_later_is_written_where_it_is_in_use() -> None:
+    assert {"video", "soft_prompt", "quantization"}.isdisjoint(json.loads(RECIPE.to_json()))
+    changes: dict[str, Any] = {"video": "timed-frames", "soft_prompt": 2, "quantization": "nf4"}
+    used = replace(RECIPE, **changes)
+    assert changes.items() <= json.loads(used.to_json()).items()
+    assert Recipe.from_json(used.to_json(), Path("x")) == used
+
+
 def test_a_recipe_is_detected_where_there_is_none(plain: Path) -> None:
     recipe = open_model_dir(plain).recipe
     assert (recipe.name, recipe.family, recipe.template) == ("plain", "qwen3_vl", "chat")
@@ -295,6 +303,11 @@ def test_incomplete_image_processors(changes: dict[str, Any], message: str, plai
         ({"pooling": "cls"}, "pooling must be 'last_token' or 'mean', but is 'cls'"),
         ({"position_mode": "2d"}, "position_mode must be 'mrope' or '1d', but is '2d'"),
         ({"attention": "prefix"}, "attention must be 'causal' or 'bidirectional', but is 'prefix'"),
+        ({"video": "native"}, "video must be 'frames' or 'timed-frames', but is 'native'"),
+        (
+            {"video": "timed-frames", "template": "qwen3-vl-embedding"},
+            "needs a template that keeps the order of content, but 'qwen3-vl-embedding' moves pictures",
+        ),
         ({"template": "poem"}, "template must be one of .*plain.*, but is 'poem'"),
         ({"template": ["plain"]}, "template must be a text"),
         ({"template_version": 7}, "template 'plain' is at version 1 here, but the model was made with version 7"),

@@ -258,6 +258,22 @@ async def test_a_video_is_embedded_as_its_frames_and_says_which(fake: Embedder) 
     assert as_video.pixels == 4 * 64 * 48
 
 
+async def test_a_model_may_read_the_time_of_each_frame(fake: Embedder) -> None:
+    clip = await load(film(50), frames=3)
+    timed = [part for seconds, frame in zip(clip.times, clip.frames, strict=True) for part in (seconds, frame)]
+    written = [f"<{part:.1f} seconds>" if isinstance(part, float) else part for part in timed]
+    assert written[::2] == ["<0.0 seconds>", "<2.4 seconds>", "<4.9 seconds>"]
+    with Embedder(fake.model_dir.with_recipe(video="timed-frames"), fake.backend) as reader:
+        assert reader.model_dir.recipe.to_json() != fake.model_dir.recipe.to_json()
+        as_video, as_content = await reader.aembed(
+            [EmbedInput.of("before", Video(film(50), frames=3), "after"), EmbedInput.of("before", *written, "after")]
+        )
+        np.testing.assert_array_equal(as_video.vector, as_content.vector)
+        assert as_video.frame_times == (clip.times,)
+        picture, plain = [(await each.aembed([EmbedInput.of(clip.frames[0])]))[0] for each in (reader, fake)]
+        np.testing.assert_array_equal(picture.vector, plain.vector)
+
+
 async def test_more_frames_than_an_input_may_hold_are_refused_before_decoding(fake: Embedder) -> None:
     with pytest.raises(InputError, match="at most 16 images, frames of videos among them, but holds 17") as caught:
         await fake.aembed([EmbedInput.of("x"), EmbedInput.of(Video(b"not looked at", frames=16), Image(b""))])

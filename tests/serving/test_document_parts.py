@@ -119,6 +119,7 @@ async def test_pages_are_written_as_vectors_are(ask: Post) -> None:
     ("more", "code", "param", "says"),
     [
         ({"document_base64": None}, "invalid_parameter", "input[1][0].document_base64", "must be a string"),
+        ({"document_base64": "data:;base64,"}, "invalid_image", "input[1]", "the document is empty (0 bytes)"),
         ({"document_base64": "/etc/passwd"}, "invalid_parameter", "input[1][0].document_base64", "never read"),
         ({"document_base64": "file:///etc/a.pdf"}, "media_not_allowed", "input[1]", "must be a data URI, base64"),
         ({"document_base64": "https://example.org/a"}, "media_not_allowed", "input[1]", "URLs are not allowed"),

@@ -266,6 +266,8 @@ async def test_a_known_result_says_the_frames_too(tmp_path: Path, clip: bytes, w
         ({"video_url": "/etc/passwd"}, "invalid_parameter", "input[0][0].video_url", "never read"),
         ({"video_url": "file:///etc/passwd"}, "media_not_allowed", "input[0]", "a video must be a data URI"),
         ({"video_url": "https://example.org/a.mp4"}, "media_not_allowed", "input[0]", "video URLs are not allowed"),
+        ({"video_url": "data:;base64,"}, "invalid_image", "input[0]", "the video is empty (0 bytes)"),
+        ({"video_url": base(film(50)[:400])}, "invalid_image", "input[0]", "truncated, corrupt"),
         ({"video_url": base(b"no film")}, "invalid_image", "input[0]", "corrupt or of an unsupported format"),
         ({"video_url": base(b"x" * 100_001)}, "image_too_large", "input[0]", "at most 100,000 bytes"),
         ({"frames": 11}, "invalid_parameter", "input[0][0].frames", "may be at most 10, but is 11"),

@@ -7,7 +7,7 @@ import hashlib
 import json
 from typing import Any
 
-from mllm_embed.types import DENSE, Content, Document, EmbedInput, Page, Region, RunLengths, Text, Video
+from mllm_embed.types import DENSE, Content, Document, EmbedInput, Image, Region, RunLengths, Text, Video
 from mllm_embed_serving.schemas.common import EmbeddingRequest
 
 _LONG = 2**18
@@ -60,9 +60,9 @@ def _kind(content: Content) -> list[Any]:
         return ["video", content.frames, content.fps]
     if isinstance(content, Document):
         return ["document", content.numbers, content.dpi]
-    if isinstance(content, Page):
-        raise TypeError("a request holds texts, pictures, videos and documents, not a Page")
-    return ["image"] if content.region is None else ["image", *_region(content.region)]
+    if isinstance(content, Image):
+        return ["image"] if content.region is None else ["image", *_region(content.region)]
+    raise TypeError(f"a request holds texts, pictures, videos and documents, not {type(content).__name__}")
 
 
 def _region(region: Region) -> list[Any]:
