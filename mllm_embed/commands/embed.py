@@ -11,6 +11,7 @@ import typer
 from mllm_embed.backends import BackendName
 from mllm_embed.model_dir import BUILT_IN
 from mllm_embed.tasks import DEFAULT
+from mllm_embed.types import MAX_WORDS, Outputs
 
 
 def embed(
@@ -37,6 +38,17 @@ def embed(
     ] = "target",
     instruction: Annotated[str | None, typer.Option(help="Your own instruction, instead of the task's.")] = None,
     dimensions: Annotated[int | None, typer.Option(help="Width to cut the vectors to.", min=1)] = None,
+    words: Annotated[
+        int,
+        typer.Option(
+            help="Beside each vector, the words that the model reads in it and their weights, at most so many.",
+            min=0,
+            max=MAX_WORDS,
+        ),
+    ] = 0,
+    multivector: Annotated[
+        bool, typer.Option("--multivector", help="Beside each vector, one for every token, for late interaction.")
+    ] = False,
     batch_size: Annotated[int, typer.Option(help="Rows handed to the engine at once.", min=1)] = 64,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 if a row had to be skipped.")] = False,
@@ -54,6 +66,8 @@ def embed(
       mllm-embed embed products.jsonl --output products.npy --dimensions 128
 
       cat queries.txt | mllm-embed embed - --output queries.jsonl --task text-to-image --role query
+
+      mllm-embed embed photo.png --output read.jsonl --words 10
     """
     from mllm_embed.commands.embed_run import EmbedRun, run
     from mllm_embed.commands.rows import collect
@@ -63,7 +77,8 @@ def embed(
     if output.exists() and not overwrite:
         raise InvalidInput(f"{output} exists: choose another output, or add --overwrite")
     wording = instruction if instruction is not None else get_task(task).instruction(role)
-    wanted = EmbedRun(model, backend, precision, wording, dimensions, batch_size)
+    outputs = Outputs(multivector=multivector, lexical=words)
+    wanted = EmbedRun(model, backend, precision, wording, dimensions, batch_size, outputs)
     outcome = run(collect(inputs, sys.stdin), output, wanted)
     if outcome.skipped and (strict or not outcome.written):
         raise typer.Exit(1)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,17 @@ from mllm_embed.commands.vector_file import PartStore
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import InputError
 from mllm_embed.model_dir import open_model_dir
+from mllm_embed.types import DENSE, Embedding, Outputs
 
 _PART_ROWS = 2048
+_PART_BYTES = 2**26
 _PART_SECONDS = 10.0
 """A kill loses at most this much work."""
 
 T = TypeVar("T")
-Compute = Callable[[Sequence[Row]], NDArray[np.float32]]
-"""Rows -> vectors, shape [N, D]; raises an `InputError` with the offender's index."""
+V = TypeVar("V")
+Compute = Callable[[Sequence[Row]], list[Embedding]]
+"""Embeds rows; raises an `InputError` with the offender's index."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class EmbedRun:
     instruction: str
     dimensions: int | None
     batch_size: int
+    outputs: Outputs = DENSE
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ def run(rows: Sequence[Row], output: Path, wanted: EmbedRun) -> Outcome:
         "precision": wanted.precision,
         "instruction": wanted.instruction,
         "dimensions": wanted.dimensions,
+        **({} if wanted.outputs == DENSE else asdict(wanted.outputs)),
     }
     store = PartStore(output, settings)
     finished = store.finished()
@@ -80,9 +85,10 @@ def run(rows: Sequence[Row], output: Path, wanted: EmbedRun) -> Outcome:
         with embedder:
             console.print(f"{embedder.name} on {embedder.backend.name}: {len(todo)} rows to embed")
 
-            def compute(batch: Sequence[Row]) -> NDArray[np.float32]:
+            def compute(batch: Sequence[Row]) -> list[Embedding]:
                 items = [row.item for row in batch]
-                return embedder.embed(items, instruction=wanted.instruction, dimensions=wanted.dimensions)
+                options: dict[str, Any] = {"instruction": wanted.instruction, "dimensions": wanted.dimensions}
+                return embedder.embed_outputs(items, wanted.outputs, **options)
 
             skipped = embed_rows(todo, compute, store, wanted.batch_size, console)
     written = store.finish(rows)
@@ -99,25 +105,28 @@ def embed_rows(rows: Sequence[Row], compute: Compute, store: PartStore, batch_si
         console.print(f"skipped {row.id}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     columns = (TextColumn("embedding"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    done: list[Row] = []
-    vectors: list[NDArray[np.float32]] = []
-    skipped, kept_at = 0, time.monotonic()
+    done: list[tuple[Row, Embedding]] = []
+    skipped, size, kept_at = 0, 0, time.monotonic()
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("", total=len(rows))
         for start in range(0, len(rows), batch_size):
             batch = rows[start : start + batch_size]
-            good, matrix = embed_good(batch, compute, report)
+            good, embeddings = good_of(batch, compute, report)
             skipped += len(batch) - len(good)
-            if good:
-                done += good
-                vectors.append(matrix)
-            if done and (len(done) >= _PART_ROWS or time.monotonic() - kept_at > _PART_SECONDS):
-                store.append(done, np.concatenate(vectors))
-                done, vectors, kept_at = [], [], time.monotonic()
+            done += zip(good, embeddings, strict=True)
+            size += sum(map(_bytes, embeddings))
+            is_much = len(done) >= _PART_ROWS or size >= _PART_BYTES
+            if done and (is_much or time.monotonic() - kept_at > _PART_SECONDS):
+                store.append(done)
+                done, size, kept_at = [], 0, time.monotonic()
             progress.advance(bar, len(batch))
     if done:
-        store.append(done, np.concatenate(vectors))
+        store.append(done)
     return skipped
+
+
+def _bytes(embedding: Embedding) -> int:
+    return embedding.vector.nbytes + (0 if embedding.multivector is None else embedding.multivector.nbytes)
 
 
 def embed_good(
@@ -136,6 +145,14 @@ def embed_good(
     Raises:
         InputError: the fault is no single row's: an impossible width, for instance.
     """
+    good, vectors = good_of(batch, lambda rows: list(compute(rows)), report)
+    return good, np.stack(vectors) if vectors else np.zeros((0, 0), dtype=np.float32)
+
+
+def good_of(
+    batch: Sequence[T], compute: Callable[[Sequence[T]], list[V]], report: Callable[[T, str], None]
+) -> tuple[list[T], list[V]]:
+    """Like `embed_good`, for results of any kind, one per row."""
     good = list(batch)
     while good:
         try:
@@ -144,4 +161,4 @@ def embed_good(
             if error.index is None:
                 raise
             report(good.pop(error.index), error.message)
-    return [], np.zeros((0, 0), dtype=np.float32)
+    return [], []

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mllm_embed.commands.rows import Row
 from mllm_embed.errors import InvalidInput
+from mllm_embed.types import Embedding
 
 FORMATS = (".parquet", ".npy", ".jsonl")
 _SETTINGS = "settings.json"
@@ -27,15 +28,20 @@ class PartStore:
 
     Args:
         output: the file that the run is to make.
-        settings: what decides the vectors; a folder made under other settings is refused.
+        settings: what decides the vectors; a folder made under other settings is refused. With `multivector` or
+            `lexical` among them, these are written too.
 
     Raises:
-        InvalidInput: an unknown file format, or parts that were made under other settings.
+        InvalidInput: an unknown file format, one that holds no more than vectors, or parts that were made under other
+            settings.
     """
 
     def __init__(self, output: Path, settings: Mapping[str, Any]) -> None:
         if output.suffix not in FORMATS:
             raise InvalidInput(f"the output must end in {', '.join(FORMATS)}, but is {output.name}")
+        self._others = [name for name in ("multivector", "lexical") if settings.get(name)]
+        if output.suffix == ".npy" and self._others:
+            raise InvalidInput(f"{output.name} holds vectors alone: write words and multivectors to .parquet or .jsonl")
         self._output = output
         self._folder = output.with_name(output.name + ".partial")
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -58,20 +64,17 @@ class PartStore:
         """Return the keys of the rows that are done."""
         return {key for part in self._parts() for key in pq.read_table(part, columns=["key"])["key"].to_pylist()}
 
-    def append(self, rows: Sequence[Row], vectors: NDArray[np.float32]) -> None:
-        """Keep finished rows.
-
-        Args:
-            rows: N rows.
-            vectors: float32, shape [N, D].
-        """
+    def append(self, done: Sequence[tuple[Row, Embedding]]) -> None:
+        """Keep finished rows and what they gave."""
+        rows, embeddings = zip(*done, strict=True)
         table = pa.table(
             {
                 "key": [row.key for row in rows],
                 "id": [row.id for row in rows],
                 "text": pa.array([row.text for row in rows], pa.string()),
                 "image": pa.array([row.image for row in rows], pa.string()),
-                "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1]),
+                "vector": _matrix([embedding.vector for embedding in embeddings]),
+                **{_COLUMNS[name]: _WRITERS[name](embeddings) for name in self._others},
             }
         )
         number = len(self._parts())
@@ -97,6 +100,27 @@ class PartStore:
         return sorted(self._folder.glob("*.parquet"))
 
 
+def _matrix(vectors: Sequence[NDArray[np.float32]]) -> pa.Array:
+    """Return vectors of one width, in the rows of as many arrays, shape [D] or [N, D], as they come."""
+    matrix = np.concatenate([vector.reshape(-1, vector.shape[-1]) for vector in vectors])
+    return pa.FixedSizeListArray.from_arrays(pa.array(matrix.reshape(-1)), matrix.shape[1])
+
+
+def _multivectors(embeddings: Sequence[Embedding]) -> pa.Array:
+    found = [one.multivector for one in embeddings if one.multivector is not None]
+    return pa.ListArray.from_arrays(np.cumsum([0, *map(len, found)], dtype=np.int32), _matrix(found))
+
+
+def _words(embeddings: Sequence[Embedding]) -> pa.Array:
+    found = [list((one.lexical or {}).items()) for one in embeddings]
+    return pa.array(found, pa.map_(pa.string(), pa.float32()))
+
+
+_COLUMNS = {"multivector": "multivector", "lexical": "words"}
+"""Outputs beside the vector, and the columns that hold them."""
+_WRITERS = {"multivector": _multivectors, "lexical": _words}
+
+
 def _write_table(table: pa.Table, output: Path) -> None:
     if output.suffix == ".parquet":
         _write(output, lambda temporary: pq.write_table(table, temporary))
@@ -113,6 +137,8 @@ def _write_lines(table: pa.Table, path: Path) -> None:
         for batch in table.to_batches():
             for record in batch.to_pylist():
                 filled = {key: value for key, value in record.items() if value is not None}
+                if "words" in filled:
+                    filled["words"] = dict(filled["words"])  # a map comes as its pairs
                 stream.write(json.dumps(filled, ensure_ascii=False) + "\n")
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from mllm_embed.commands import embed_run
 from mllm_embed.commands.rows import Row
 from mllm_embed.embedder import Embedder
+from mllm_embed.types import Outputs
 
 pytestmark = pytest.mark.fast
 
@@ -68,6 +69,40 @@ def test_jsonl_holds_a_record_per_row_cut_to_the_width(
     np.testing.assert_allclose([record["vector"] for record in records], direct, atol=1e-6)
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_words_and_multivectors_stand_beside_the_vectors(
+    command: Command, fake_dir: Path, texts: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embed_run, "_PART_BYTES", 1)  # a part per batch
+    output = tmp_path / f"v{suffix}"
+    options = ("--words", "3", "--multivector", "--dimensions", "8", "--batch-size", "4", "--role", "query")
+    assert command("embed", texts, "-o", output, "--model", fake_dir, "--backend", "fake", *options) == 0
+    if suffix == ".jsonl":
+        records = [json.loads(line) for line in output.read_text().splitlines()]
+    else:
+        records = pq.read_table(output).to_pylist(maps_as_pydicts="strict")
+    with Embedder.load(fake_dir, backend="fake") as embedder:
+        wanted = Outputs(multivector=True, lexical=3)
+        expected = embedder.embed_outputs(texts.read_text().splitlines(), wanted, dimensions=8)
+    assert len(records) == len(expected)
+    for record, one in zip(records, expected, strict=True):
+        np.testing.assert_allclose(record["vector"], one.vector, atol=1e-6)
+        assert one.multivector is not None
+        np.testing.assert_allclose(record["multivector"], one.multivector, atol=1e-6)
+        assert list(record["words"]) == list(one.lexical or {})
+        assert record["words"] == pytest.approx(one.lexical)
+
+
+def test_words_need_a_file_that_holds_them(
+    command: Command, fake_dir: Path, texts: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--model", fake_dir, "--backend", "fake", "--words", "3")
+    assert command("embed", texts, "-o", tmp_path / "v.npy", *options) == 2
+    assert "v.npy holds vectors alone" in capfd.readouterr().err
+    assert command("embed", texts, "-o", tmp_path / "v.parquet", *options[:-1], "1025") == 2
+    assert "1024" in capfd.readouterr().err
+
+
 def test_corrupt_files_are_reported_skipped_and_counted(
     command: Command,
     fake_dir: Path,
@@ -101,15 +136,15 @@ def test_a_killed_run_goes_on_where_it_was(
     output = tmp_path / "v.parquet"
     options = ("embed", texts, "-o", output, "--model", fake_dir, "--backend", "fake", "--batch-size", "2")
     computed: list[str] = []
-    genuine = embed_run.embed_good
+    genuine = embed_run.good_of
 
-    def embed_good(batch: list[Row], *arguments: object) -> object:
+    def good_of(batch: list[Row], *arguments: object) -> object:
         if len(computed) == 6:
             raise KeyboardInterrupt
         computed.extend(row.id for row in batch)
         return genuine(batch, *arguments)  # type: ignore[arg-type]  # passed through as they came
 
-    monkeypatch.setattr(embed_run, "embed_good", embed_good)
+    monkeypatch.setattr(embed_run, "good_of", good_of)
     monkeypatch.setattr(embed_run, "_PART_SECONDS", 0.0)
     assert command(*options) != 0
     assert not output.exists()
