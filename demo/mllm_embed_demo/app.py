@@ -34,6 +34,7 @@ Update = dict[Any, Any]
 class Asked:
     """A visitor's last search, to tell how the ranking moved: text and picture, and the rank of every picture."""
 
+    query: Query | None = None
     subject: tuple[str, str | None] = ("", None)
     ranks: dict[str, int] = field(default_factory=dict)
 
@@ -101,6 +102,7 @@ class _Page:
                 [("full", FULL)], value=FULL, label="Dimensions", min_width=100, filterable=False, elem_id="dimensions"
             )
             self.count = gr.Dropdown([6, 12, 24, 48], value=12, label="Show", min_width=100, filterable=False)
+        self.words = gr.HTML(elem_id="words", apply_default_css=False)
 
     def _lay_out_code(self) -> None:
         with gr.Accordion("Reproduce this search in code", open=True, visible=False, elem_id="code") as self.code:
@@ -125,17 +127,22 @@ class _Page:
             "trigger_mode": "always_last",
         }
         blocks.load(self.on_load, None, outputs)
-        gr.on([self.search.click, self.text.submit, self.image.upload], self.on_search, **shared)
-        self.instruction.submit(self.on_instruction, **shared)
+        searches = [
+            gr.on([self.search.click, self.text.submit, self.image.upload], self.on_search, **shared),
+            self.instruction.submit(self.on_instruction, **shared),
+        ]
         gr.on([self.dimensions.input, self.count.input], self.on_option, **shared)
         chosen = self.task.input(self.on_task, [self.task, self.instruction], self.instruction, show_progress="hidden")
-        chosen.then(self.on_option, **shared)
+        searches.append(chosen.then(self.on_option, **shared))
         self.instruction.input(None, None, self.task, js=f"() => '{OWN}'")
         query = [self.text, self.image]
         for button, text, picture in self.chips:
             filled = button.click(lambda t=text, p=picture: (t, self._path_of(p)), None, query, show_progress="hidden")
-            filled.then(self.on_search, **shared)
-        self.results.select(self.on_more_like_this, None, query, show_progress="hidden").then(self.on_search, **shared)
+            searches.append(filled.then(self.on_search, **shared))
+        filled = self.results.select(self.on_more_like_this, None, query, show_progress="hidden")
+        searches.append(filled.then(self.on_search, **shared))
+        for search in searches:
+            search.then(self.on_words, self.asked, self.words, show_progress="hidden")
 
     def on_load(self) -> Iterator[Update]:
         """Show the gallery; while its vectors are made, show how far that is."""
@@ -158,6 +165,10 @@ class _Page:
             self.results: view.browse(index.pictures, BROWSED),
             self.dimensions: _widths(index),
         }
+
+    def on_words(self, asked: Asked) -> str:
+        """Show the words of the last query, beside a ranking that did not wait for them."""
+        return "" if asked.query is None else view.words(self.playground.words(asked.query))
 
     def on_task(self, task: str, instruction: str) -> str:
         """Fill in the instruction of a built-in task."""
@@ -227,7 +238,7 @@ class _Page:
             self.results: view.results(result, count, before),
             self.status: view.status([*_facts(result.index), f"query embedded in {result.milliseconds:.0f} ms"]),
             self.instruction: instruction,
-            self.asked: Asked(subject, ranks),
+            self.asked: Asked(query, subject, ranks),
             **self._code_update(result, count, _origin(request)),
         }
 

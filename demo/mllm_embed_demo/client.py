@@ -139,6 +139,27 @@ class EmbeddingsClient:
             raise BackendUnavailable(f"the API sent {len(raw)} vectors for {len(items)} inputs")
         return finish(raw)  # not every server normalises
 
+    def words(self, model: str, item: WireItem, *, instruction: str, most: int) -> dict[str, float]:
+        """Return the words that the model reads in an item and their weights, the heaviest first; none if it has none.
+
+        Args:
+            model: its name.
+            item: as it is embedded.
+            instruction: under which it is embedded.
+            most: how many words.
+
+        Raises:
+            BackendUnavailable: no answer, or an answer that is none.
+            ApiRefused: the server refuses, as one does whose model gives no words.
+        """
+        body = request_body(model, [item], instruction=instruction)
+        answer = self._request("POST", "/v1/embeddings", {**body, "outputs": ["lexical"], "lexical_top_k": most})
+        try:
+            words = answer["data"][0].get("lexical") or {}  # servers that do not know the field ignore it
+            return {str(word): float(weight) for word, weight in words.items()}
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise BackendUnavailable(f"the API at {self.api_url} sent no readable words") from error
+
     def wait(self, patience_s: float, tell: Callable[[float], None], pause_s: float = 1.0) -> ModelCard:
         """Wait until the server answers, and return its card.
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mllm_embed_demo.pictures import Payload, Picture
 
 KEPT_UPLOADS = 32
+WORDS = 8
 THUMBNAIL_SIDE = 360
 
 
@@ -156,6 +157,13 @@ class Playground:
         if query.picture is not None:
             self._remember(query.picture)
         return Result(query, vector, hits, index, milliseconds)
+
+    def words(self, query: Query) -> dict[str, float]:
+        """Return the words that the model reads in a query and their weights; none where the server gives none."""
+        try:
+            return self.client.words(self.index().card.name, query.item, instruction=query.instruction, most=WORDS)
+        except MllmEmbedError:
+            return {}
 
     def payload(self, key: str) -> Payload | None:
         """Return the picture of that name as it is sent to the API: one of the gallery or a recent query's."""

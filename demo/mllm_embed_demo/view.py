@@ -74,6 +74,28 @@ def results(result: Result, shown: int, before: Mapping[str, int]) -> str:
     return _section(head, cards)
 
 
+def words(weights: Mapping[str, float]) -> str:
+    """Return a bar for each word that the model reads in the query; nothing if there are none.
+
+    Args:
+        weights: words, the heaviest first.
+    """
+    if not weights:
+        return ""
+    heaviest = max(weights.values())
+    rows = "".join(
+        f'<li><span class="me-word">{escape(word)}</span>'
+        f'<span class="me-bar" aria-hidden="true"><i style="width:{weight / heaviest:.0%}"></i></span>'
+        f'<span class="me-number">{weight:.2f}</span></li>'
+        for word, weight in weights.items()
+    )
+    return (
+        '<section class="me-words"><h2>What the model reads in it</h2>'
+        f"<ol>{rows}</ol><p>Its language-model head at the query's last token, log(1 + logit). Frequent words weigh much, "
+        "more so after training for search.</p></section>"
+    )
+
+
 def _section(head: str, cards: Sequence[str]) -> str:
     return f'<section class="me-results"><header>{head}</header><ol class="me-grid">{"".join(cards)}</ol></section>'
 

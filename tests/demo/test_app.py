@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import httpx
 import pytest
 
 from mllm_embed_demo import app as module
+from mllm_embed_demo import view
 from mllm_embed_demo.app import AUTOMATIC, FULL, OWN, Asked
 from mllm_embed_demo.client import EmbeddingsClient
 from mllm_embed_demo.pictures import Picture
@@ -46,6 +48,19 @@ def test_a_search_fills_every_part(page: Any) -> None:
 def test_an_own_instruction_is_used_as_it_is(page: Any) -> None:
     assert search(page, "a cat", task=OWN, instruction="Mine.")[page.instruction] == "Mine."
     assert '"instruction": "Mine."' in search(page, "a cat", task=OWN, instruction="Mine.")[page.curl]
+
+
+def test_the_words_of_the_last_query_are_bars(page: Any) -> None:
+    assert page.on_words(Asked()) == ""
+    shown = page.on_words(search(page, "aaaa cat", task=OWN, instruction="")[page.asked])
+    words = re.findall(r'me-word">([^<]+)<.*?width:(\d+)%.*?me-number">([\d.]+)<', shown)
+    assert words[0][:2] == ("a", "100")
+    assert [int(width) for _, width, _ in words] == sorted((int(width) for _, width, _ in words), reverse=True)
+
+
+def test_words_are_escaped_and_none_show_nothing() -> None:
+    assert view.words({}) == ""
+    assert "&lt;b&gt;" in view.words({"<b>": 1.0})
 
 
 def test_moves_are_told_when_only_the_instruction_changed(page: Any) -> None:

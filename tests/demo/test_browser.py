@@ -77,11 +77,17 @@ def test_a_visitor_searches_changes_the_instruction_and_copies_the_code(page: Pa
     assert scores == sorted(scores, reverse=True)
     sync_api.expect(page.locator(".me-status")).to_contain_text("query embedded in")
 
+    words = page.locator("#words")
+    words.get_by_role("heading", name="What the model reads in it").wait_for()
+    sync_api.expect(words.get_by_role("listitem")).to_have_count(8)
+    before = words.inner_text()
+
     page.locator("#instruction textarea").fill("Sort by colour, please.")
     page.keyboard.press("Enter")
     page.get_by_text("Instruction: Sort by colour, please.").wait_for()
     assert ranking(page) != first
     assert page.locator(".me-move").count() > 0
+    sync_api.expect(words).not_to_have_text(before, use_inner_text=True)
 
     page.get_by_role("tab", name="Python").click()
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

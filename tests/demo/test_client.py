@@ -43,6 +43,25 @@ def test_the_instruction_reaches_the_real_api(client: EmbeddingsClient) -> None:
     assert not np.allclose(one, other)
 
 
+def test_the_real_api_tells_the_words_that_it_reads(client: EmbeddingsClient) -> None:
+    found = client.words("fake", "cat cat", instruction="", most=2)
+    assert len(found) == 2
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+    assert set(found) <= set("cat")  # the fake tokenizer reads bytes
+
+
+@pytest.mark.parametrize(
+    "answer", [{"data": []}, {}, {"data": [{"lexical": [1]}]}, {"data": [{"lexical": {"a": "?"}}]}]
+)
+def test_words_that_cannot_be_read_are_no_answer(answer: Any) -> None:
+    with pytest.raises(BackendUnavailable, match="no readable words"):
+        client_of(lambda _: httpx.Response(200, json=answer)).words("m", "a", instruction="i", most=2)
+
+
+def test_a_server_that_knows_no_words_gives_none() -> None:
+    assert client_of(lambda _: httpx.Response(200, json=vectors([1, 0]))).words("m", "a", instruction="i", most=2) == {}
+
+
 def test_the_request_is_complete_and_no_more() -> None:
     sent: list[httpx.Request] = []
 

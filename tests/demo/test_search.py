@@ -10,7 +10,7 @@ import pytest
 
 from mllm_embed.errors import InvalidInput, MllmEmbedError
 from mllm_embed_demo import search as module
-from mllm_embed_demo.client import EmbeddingsClient
+from mllm_embed_demo.client import ApiRefused, EmbeddingsClient
 from mllm_embed_demo.pictures import Payload, Picture
 from mllm_embed_demo.search import Playground, Query, automatic_task
 
@@ -38,6 +38,21 @@ def test_text_picture_instruction_and_width_all_count(playground: Playground, pi
     ]
     scores = [{hit.picture.key: round(hit.score, 4) for hit in playground.search(query).hits} for query in queries]
     assert all(one != other for place, one in enumerate(scores) for other in scores[:place])
+
+
+def test_the_words_of_a_query_are_those_under_its_instruction(playground: Playground) -> None:
+    plain, told = (playground.words(Query(text="a cat", instruction=text)) for text in ("", "zzzzzz"))
+    assert 0 < len(plain) <= module.WORDS
+    assert "z" in told
+    assert "z" not in plain
+
+
+def test_a_model_without_words_is_no_fault(playground: Playground, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ApiRefused("it gives no words", 400)
+
+    monkeypatch.setattr(playground.client, "words", refuse)
+    assert playground.words(Query(text="a cat", instruction="")) == {}
 
 
 def test_an_empty_query_is_refused() -> None:
