@@ -21,7 +21,7 @@ TEXTS = [f"a green triangle over a yellow star, number {number}" for number in r
 def test_the_engine_drops_what_a_caller_asked_for_who_has_hung_up(
     url: str, client: OpenAI, model_dir: ModelDir, metric: Callable[[str], float]
 ) -> None:
-    """What had been computed by then is known: the rest is what the engine was spared, and is computed when asked for."""
+    """What had been computed by then is known; the rest, which the engine was spared, is computed when asked for."""
     name, place = model_dir.recipe.name, httpx.URL(url)
     gone = 'mllm_embed_requests_total{route="/v1/embeddings",status="499"}'
     before = metric(gone)
