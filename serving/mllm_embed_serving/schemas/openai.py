@@ -57,7 +57,7 @@ UNSUPPORTED: dict[str, tuple[Any, ...]] = {
     "late_chunking": (False,),
     "media_io_kwargs": (),
     "mm_processor_kwargs": (),
-    "modality": (),
+    "modality": ("text",),
     "normalize": (True,),
     "normalized": (True,),
     "output_dtype": ("float",),
