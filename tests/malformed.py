@@ -110,6 +110,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def mutated(body: Any, draw: random.Random) -> Any:
     """Replace, remove, repeat or wrap values at random places."""
     body = copy.deepcopy(body)
+    many = 40  # once only: 40 times 40 times 40 times a long text would fill the memory
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
         path = draw.choice(list(places(body)))
         if not path:
@@ -125,7 +126,9 @@ def mutated(body: Any, draw: random.Random) -> Any:
                     JUNK
                 )
             case 2:
-                parent[path[-1]] = [parent[path[-1]]] * draw.choice((1, 2, 40))
+                times = draw.choice((1, 2, many))
+                parent[path[-1]] = [parent[path[-1]]] * times
+                many = 2 if times == many else many
             case _:
                 parent[path[-1]] = copy.deepcopy(draw.choice(JUNK))
     return body
