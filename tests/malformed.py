@@ -114,7 +114,7 @@ def mutated(body: Any, draw: random.Random) -> Any:
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
         path = draw.choice(list(places(body)))
         if not path:
-            return draw.choice([body, draw.choice(JUNK), [body]])
+            return draw.choice([body, copy.deepcopy(draw.choice(JUNK)), [body]])
         parent = body
         for key in path[:-1]:
             parent = parent[key]
@@ -122,9 +122,8 @@ def mutated(body: Any, draw: random.Random) -> Any:
             case 0 if isinstance(parent, dict):
                 del parent[path[-1]]
             case 1 if isinstance(parent, dict):
-                parent[draw.choice(["model", "input", "task", "dimensions", "\ud800", "chat_template"])] = draw.choice(
-                    JUNK
-                )
+                # A copy: junk that later mutations changed in place would come to hold itself, without end.
+                parent[draw.choice(NAMES)] = copy.deepcopy(draw.choice(JUNK))
             case 2:
                 times = draw.choice((1, 2, many))
                 parent[path[-1]] = [parent[path[-1]]] * times
