@@ -25,11 +25,13 @@ from mllm_embed_training.contrastive import ContrastiveStage
 from mllm_embed_training.data_files import answer_task, file_task
 from mllm_embed_training.distill import DistillStage
 from mllm_embed_training.examples import ExampleTask
+from mllm_embed_training.fused_lora import fuse_lora
 from mllm_embed_training.generative import GenerativeStage
 from mllm_embed_training.heldout import HeldOut
 from mllm_embed_training.joint import JointStage
 from mllm_embed_training.pair_tasks import pair_tasks
 from mllm_embed_training.prompt_encoder import PromptEncoder
+from mllm_embed_training.recompute import use_checkpointing
 from mllm_embed_training.reconstruct import ReconstructStage
 from mllm_embed_training.run_files import written_whole
 from mllm_embed_training.sources import Package, data_folder
@@ -158,9 +160,7 @@ def open_model(config: TrainConfig, start: ModelDir, device: torch.device) -> An
     keep_unpacked(model)
     if start.recipe.attention == "bidirectional":
         attend_both_ways(model.get_submodule(start.family.language_model))
-    if section.gradient_checkpointing:
-        # Not the reentrant kind: it would lose the gradient where no input of a layer needs one, as under an adapter.
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    use_checkpointing(model, section.gradient_checkpointing)
     if config.lora is not None:
         return add_lora(model, start, config.lora, section.soft_prompt)
     for part in section.frozen:
@@ -207,6 +207,8 @@ def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection, soft_prompt: 
         trainable_token_indices=soft_token_ids(start, soft_prompt) or None,
     )
     tuned: nn.Module = get_peft_model(model, settings)
+    if not lora.dora:
+        fuse_lora(tuned)
     return tuned
 
 

@@ -103,7 +103,7 @@ def memory_advice(config: TrainConfig) -> str:
     chunk = config.data.chunk_size
     if chunk > 1:
         return f"lower data.chunk_size, now {chunk}: the gradients stay the same"
-    if not config.model.gradient_checkpointing:
+    if config.model.gradient_checkpointing is not True:
         return "data.chunk_size is 1 already: set model.gradient_checkpointing to true, which changes no gradient"
     if config.lora is None:
         return "data.chunk_size and gradient checkpointing are in use: train an adapter (a lora section)"
