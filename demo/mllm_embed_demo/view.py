@@ -89,11 +89,8 @@ def words(weights: Mapping[str, float]) -> str:
         f'<span class="me-number">{weight:.2f}</span></li>'
         for word, weight in weights.items()
     )
-    return (
-        '<section class="me-words"><h2>What the model reads in it</h2>'
-        f"<ol>{rows}</ol><p>Its language-model head at the query's last token, log(1 + logit). Frequent words weigh much, "
-        "more so after training for search.</p></section>"
-    )
+    note = "Its language-model head at the query's last token, log(1 + logit); frequent words weigh much."
+    return f'<section class="me-words"><h2>What the model reads in it</h2><ol>{rows}</ol><p>{note}</p></section>'
 
 
 def _section(head: str, cards: Sequence[str]) -> str:

@@ -74,6 +74,7 @@ def test_words_and_multivectors_stand_beside_the_vectors(
     command: Command, fake_dir: Path, texts: Path, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(embed_run, "_PART_BYTES", 1)  # a part per batch
+    texts.write_text(texts.read_text() + "one with more letters than the others\n")
     output = tmp_path / f"v{suffix}"
     options = ("--words", "3", "--multivector", "--dimensions", "8", "--batch-size", "4", "--role", "query")
     assert command("embed", texts, "-o", output, "--model", fake_dir, "--backend", "fake", *options) == 0
