@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,18 @@ def change_weights(path: Path, change: Callable[[str, Any], Any]) -> None:
     file = path / "model.safetensors"
     changed = {name: change(name, tensor) for name, tensor in load_file(file).items()}
     save_file(changed, file, metadata={"format": "pt"})
+
+
+def draw_by_name(model: Any) -> None:
+    """Draw a model's weights by the names of its parameters: the same ones under any version of any library."""
+    import numpy as np
+    import torch
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(parameter.shape))
+            offset = 1.0 if ("norm" in name and name.endswith("weight")) or ".ln_q.weight" in name else 0.0
+            parameter.copy_(torch.from_numpy((noise.astype(np.float32) * 0.15 + offset).astype(np.float32)))
 
 
 def _sharpened(name: str, tensor: Any) -> Any:

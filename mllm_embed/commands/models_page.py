@@ -51,13 +51,14 @@ is shown in this image?` and a query as a blank picture of 28 x 28 pixels and a 
 them so.
 
 A token of `mllama` that has no picture before it passes the layers of cross attention unchanged, as in the code of its
-authors. transformers alone lets it attend to every picture of the batch, later ones and padding included; the two are
-the same where pictures come first, as in mmE5's prompt.
+authors; transformers alone lets it attend to every picture of the batch, later ones and padding included. transformers
+5 also reads the tower one layer later than they do, and than transformers 4.48 did, with which mmE5 was made. Both are
+put right when the model is loaded, so vectors of pictures differ from those of transformers 5 alone.
 
 A checkpoint that names code of its own to be read with (`auto_map` in its configuration) is refused, unless it is a
 published embedder above or carries a recipe: remote code is never run, and no option turns it on. That concerns
-Phi-3.5-V, and Phi-4-multimodal as Microsoft publishes it: `phi4_multimodal` reads transformers' own format. Beyond 4,096
-tokens its positions turn at other frequencies, and transformers decides that for a whole batch: prompts on both
+Phi-3.5-V, and Phi-4-multimodal as Microsoft publishes it: `phi4_multimodal` reads transformers' own format. Beyond
+4,096 tokens its positions turn at other frequencies, and transformers decides that for a whole batch: prompts on both
 sides of the limit meet in one only where `batch_tokens` is above 8,192 (it is 4,096), or in a chunk of training.
 
 vLLM 0.32 looks for the towers of the LLaVA families under the names that checkpoints on the hub use. `mllm-embed

@@ -1,8 +1,10 @@
 """Pictures beside the sequence: language models that look at them through layers of cross attention.
 
-A token looks at the last pictures before it. One that has none passes these layers unchanged in the code of Llama 3.2
-Vision's authors (meta-llama/llama-models). transformers lets it attend to every picture of the batch instead, those
-behind it and padding included, so that a vector depends on its neighbours in a batch. Here it passes unchanged.
+transformers differs in two places from the code of Llama 3.2 Vision's authors (meta-llama/llama-models), which is put
+right here. A token looks at the last pictures before it, and one that has none passes these layers unchanged;
+transformers lets it attend to every picture of the batch, those behind it and padding included, so that a vector
+depends on its neighbours. And what is read between the tower's layers is what goes into those that the configuration
+names; transformers 5 reads what comes out of them (transformers 4.48 did not).
 """
 
 from __future__ import annotations
@@ -14,21 +16,30 @@ import torch
 from torch import Tensor, nn
 
 
-def pass_without_pictures(model: nn.Module) -> None:
-    """Let tokens that have no picture to look at pass the layers of cross attention unchanged.
+def follow_authors(model: nn.Module) -> None:
+    """Let a model compute as its authors' code does.
 
     Args:
-        model: from transformers; one without such layers is left as it is.
+        model: from transformers; one that does not look at pictures through cross attention is left as it is.
     """
+    module: Any
     for module in model.modules():
         if hasattr(module, "cross_attn_attn_gate"):
             module.register_forward_hook(_keep_unseeing, with_kwargs=True)
+        if hasattr(module, "intermediate_layers_indices"):
+            module.transformer.register_forward_hook(_read_before_layers)
 
 
 def _keep_unseeing(_layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor) -> Tensor:
     """Give tokens without a picture the states back that came in."""
     seeing = kwargs["full_text_row_masked_out_mask"][:, 0].bool()  # [B, S, 1]
     return torch.where(seeing, output, args[0])
+
+
+def _read_before_layers(encoder: Any, args: tuple[Any, ...], output: Any) -> None:
+    """Number what is read between layers by the layer that it goes into."""
+    if len(output.hidden_states) == len(encoder.layers):  # one more, and they are numbered so
+        output.hidden_states = (args[0], *output.hidden_states)
 
 
 def stand_beside(pixels: Mapping[str, Tensor], rows: Sequence[int], tokens: Tensor, picture: int) -> dict[str, Tensor]:

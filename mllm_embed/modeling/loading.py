@@ -13,7 +13,7 @@ from mllm_embed.errors import BackendUnavailable, IncompatibleCheckpoint
 from mllm_embed.families import get_family
 from mllm_embed.modeling import torch_compat
 from mllm_embed.modeling.attention_modes import attend_both_ways
-from mllm_embed.modeling.cross_attention import pass_without_pictures
+from mllm_embed.modeling.cross_attention import follow_authors
 from mllm_embed.modeling.packed_attention import use_packed_attention
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def load_base(
     if missing:
         raise IncompatibleCheckpoint(f"{weights} lacks {len(missing)} weights, the first is {missing[0]}")
     use_packed_attention(model, attention)
-    pass_without_pictures(model)
+    follow_authors(model)
     module: nn.Module = model
     return module if precision == "4bit" else module.to(device)
 

@@ -99,17 +99,6 @@ def test_tokens_look_at_what_transformers_processor_shows_them(
         assert torch.equal(tensor, theirs[name]), name
 
 
-def test_pictures_before_everything_give_transformers_own_states(tiny: ModelDir, model: nn.Module, draw: Draw) -> None:
-    """Then every token has a picture to look at, and nothing is changed: mmE5's prompt."""
-    from transformers import MllamaForConditionalGeneration
-
-    template = tiny.family.templates["mme5"]
-    mme5 = tiny.with_recipe(template=template.name, template_version=template.version)
-    given = inputs(mme5, (draw(1), "what is it", draw(2, 200, 60)))
-    plain = MllamaForConditionalGeneration.from_pretrained(tiny.weights).eval()
-    torch.testing.assert_close(states(model, given), states(plain, given), atol=1e-6, rtol=0)
-
-
 def test_a_text_does_not_look_at_the_picture_behind_it(tiny: ModelDir, model: nn.Module, draw: Draw) -> None:
     """transformers alone would let it; what stands behind the picture does."""
     one, other = (states(model, inputs(tiny, ("what is it", draw(seed), "then")))[0] for seed in (1, 2))

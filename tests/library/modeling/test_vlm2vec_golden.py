@@ -8,7 +8,6 @@ weights are drawn by the names of its parameters, as below, and read at the last
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from torch import nn
 from mllm_embed.modeling import torch_compat
 from mllm_embed.modeling.encode import encode
 from mllm_embed.modeling.inputs import text_positions
+from tests.tiny_models import draw_by_name
 
 GOLDEN = json.loads((Path(__file__).parent / "vlm2vec_golden.json").read_text(encoding="utf-8"))
 IMAGE, GRID = 193, [[1, 4, 6]]
@@ -45,11 +45,7 @@ def model() -> nn.Module:
     )
     config._attn_implementation = "eager"
     made: nn.Module = AutoModelForImageTextToText.from_config(config).eval()
-    with torch.no_grad():
-        for name, parameter in made.named_parameters():
-            noise = np.random.RandomState(zlib.crc32(name.encode())).standard_normal(tuple(parameter.shape))
-            offset = 1.0 if ("norm" in name and name.endswith("weight")) or ".ln_q.weight" in name else 0.0
-            parameter.copy_(torch.from_numpy((noise.astype(np.float32) * 0.15 + offset).astype(np.float32)))
+    draw_by_name(made)
     return made
 
 
