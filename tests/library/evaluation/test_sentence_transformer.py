@@ -156,5 +156,5 @@ def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 def test_without_the_package_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    with pytest.raises(EvaluationError, match=r"st:any needs sentence-transformers: pip install 'mllm-embed\[peers\]'"):
+    with pytest.raises(EvaluationError, match=r"any needs sentence-transformers: pip install 'mllm-embed\[peers\]'"):
         SentenceTransformerEncoder("any")
