@@ -67,14 +67,15 @@ def test_no_bit_of_a_gradient_changes_under_dropout(kind: Checkpointing, tiny_pa
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
 
 
-def test_a_product_is_kept_if_it_was_dear() -> None:
-    left, right, bias = torch.ones(3, 16), torch.ones(16, 5), torch.ones(5)
+def test_products_are_kept_that_widen() -> None:
     save, again = CheckpointPolicy.MUST_SAVE, CheckpointPolicy.PREFER_RECOMPUTE
     mm, addmm, mul = torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.mul.Tensor
+    rows, wide, bias = torch.ones(3, 16), torch.ones(16, 20), torch.ones(20)
     policy = recompute._policy
-    assert (policy(None, mm, left, right), policy(None, addmm, bias, left, right)) == (save, save)
-    assert policy(None, mm, left[:, :8], right[:8]) == again, "an adapter's"
-    assert policy(None, mul, left, left) == again
+    assert (policy(None, mm, rows, wide), policy(None, addmm, bias, rows, wide)) == (save, save)
+    assert policy(None, mm, rows, wide[:, :16]) == again, "as many as before"
+    assert policy(None, mm, rows[:, :8], wide[:8]) == again, "an adapter's"
+    assert policy(None, mul, rows, rows) == again
 
 
 def test_recipes_know_three_kinds() -> None:

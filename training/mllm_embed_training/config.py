@@ -43,8 +43,8 @@ class ModelSection(Section):
     frozen: tuple[Literal["tower", "projector", "language"], ...] = ()
     """Parts that are not trained when all weights are; an adapter leaves them all as they are."""
     gradient_checkpointing: Checkpointing = False
-    """Compute activations again in the backward pass instead of keeping them: `true` all of a layer's, for the least
-    memory and a third more time; `selective` the cheap ones only, which halves them and costs a tenth of the time."""
+    """Compute activations again in the backward pass instead of keeping them, for less memory: `true` all of a layer's,
+    in a third more time; `selective` all but what an MLP's first products gave, in a tenth more."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel while training; `eager` is quicker on a CPU for sequences of a few dozen tokens."""
 
@@ -258,7 +258,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> TrainConfig:
     """
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must hold the keys of a recipe, but holds {raw!r}")

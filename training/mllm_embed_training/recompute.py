@@ -9,18 +9,13 @@ import torch
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 Checkpointing = bool | Literal["selective"]
-"""False keeps all, True the inputs of each layer, `selective` also what was dear to compute."""
+"""False keeps all, True the inputs of each layer, `selective` also the products that widen: an MLP's first ones, which
+are most of what a layer would have to compute again."""
 
 CHEAP = 64
 """Inner numbers of a product up to which it is made again: those of an adapter's rank."""
-_PRODUCTS = {torch.ops.aten.mm.default: 0, torch.ops.aten.addmm.default: 1}
-"""Matrix products, and which of their arguments is the left factor, [rows, inner numbers]."""
-_ATTENTION = {
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,  # noqa: SLF001
-    torch.ops.aten._scaled_dot_product_flash_attention.default,  # noqa: SLF001
-    torch.ops.aten._scaled_dot_product_efficient_attention.default,  # noqa: SLF001
-    torch.ops.aten._scaled_dot_product_cudnn_attention.default,  # noqa: SLF001
-}
+_PRODUCTS = {torch.ops.aten.mm.default: 1, torch.ops.aten.addmm.default: 2}
+"""Matrix products, and which of their arguments is the right factor, [inner numbers, columns]."""
 
 
 def use_checkpointing(model: Any, kind: Checkpointing) -> None:
@@ -40,7 +35,9 @@ def use_checkpointing(model: Any, kind: Checkpointing) -> None:
 
 
 def _policy(_context: Any, operator: Any, *args: Any, **_kwargs: Any) -> CheckpointPolicy:
-    """Keep large products and attention; norms, activations and an adapter's own products cost little."""
-    factor = _PRODUCTS.get(operator)
-    dear = operator in _ATTENTION if factor is None else args[factor].shape[1] > CHEAP
-    return CheckpointPolicy.MUST_SAVE if dear else CheckpointPolicy.PREFER_RECOMPUTE
+    """Keep products that widen. The last product of a layer narrows, and is never made again: nothing needs it."""
+    if operator in _PRODUCTS:
+        inner, columns = args[_PRODUCTS[operator]].shape
+        if columns > inner > CHEAP:
+            return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
