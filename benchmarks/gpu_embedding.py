@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from memory import Memory
 from numpy.typing import NDArray
-from real_sizes import SIZES, WORDS, matrix_rate, picture, synchronise, write_model
+from real_sizes import PUBLISHED, SIZES, WORDS, matrix_rate, picture, synchronise, write_model
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -55,7 +55,7 @@ def main() -> None:
         title=f"{options.pixels} px, batches of {options.batch}, {options.precision}, {rate / 1e12:.1f} TFLOP/s",
     )
     worst = 1.0
-    for size in options.size or [size for size in SIZES if size != "tiny"]:
+    for size in options.size or PUBLISHED:
         model_dir = write_model(size, options.pixels, options.folder)
         first: NDArray[np.float32] | None = None
         for attention in options.attention or ("sdpa", "flash_attention_2"):

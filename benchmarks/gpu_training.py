@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 from memory import Memory
-from real_sizes import SIZES, WORDS, matrix_rate, picture, synchronise, write_model
+from real_sizes import PUBLISHED, SIZES, WORDS, matrix_rate, picture, synchronise, write_model
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -36,6 +36,7 @@ from mllm_embed_training.config import LoraSection
 from mllm_embed_training.grad_cache import grad_cache_step
 from mllm_embed_training.losses import info_nce
 from mllm_embed_training.prompt_encoder import PromptEncoder
+from mllm_embed_training.recompute import Checkpointing, use_checkpointing
 
 
 def main() -> None:
@@ -45,11 +46,13 @@ def main() -> None:
     parser.add_argument("--quantization", action="append", choices=("none", "nf4"), help="both on a GPU if left out")
     parser.add_argument("--batch", type=int, default=1024, help="pairs per step")
     parser.add_argument("--chunk", type=int, default=32, help="rows per forward pass")
+    parser.add_argument("--checkpointing", choices=("full", "selective", "none"), default="full")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pixels", type=int, default=448, help="side of a picture")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--folder", type=Path, default=Path("runs/bench"), help="where the models are written")
     options = parser.parse_args()
+    options.checkpointing = {"full": True, "selective": "selective", "none": False}[options.checkpointing]
     device = torch.device(options.device)
     rate = matrix_rate(device, torch.bfloat16)
     kinds = options.quantization or (["none", "nf4"] if device.type == "cuda" else ["none"])
@@ -57,7 +60,7 @@ def main() -> None:
         *("model", "weights", "s/step", "tokens/s", "utilisation", "model MiB", "step MiB"),
         title=f"{options.batch} pairs, chunks of {options.chunk}, {options.pixels} px, {rate / 1e12:.1f} TFLOP/s",
     )
-    for size in options.size or [size for size in SIZES if size != "tiny"]:
+    for size in options.size or PUBLISHED:
         model_dir = write_model(size, options.pixels, options.folder)
         for kind in kinds:
             table.add_row(size, kind, *_measure(model_dir, kind, options, device, rate))
@@ -73,10 +76,11 @@ def _measure(
     loaded = memory.peak()
     queries, answers = _pairs(encoder, options)
     tokens = sum(int(chunk["attention_mask"].sum()) for chunk in [*queries, *answers])
-    operations = sum(len(side) * _operations(encoder, side[0]) for side in (queries, answers))
+    operations = sum(len(side) * _operations(encoder, side[0], options.checkpointing) for side in (queries, answers))
 
     def step() -> Tensor:
-        loss = grad_cache_step(encoder.encode, queries, answers, _loss)
+        sides = (encoder.looked_at(chunks) for chunks in (queries, answers))
+        loss = grad_cache_step(encoder.encode, *sides, _loss)
         encoder.model.zero_grad()
         return loss
 
@@ -97,7 +101,7 @@ def _encoder(model_dir: ModelDir, kind: str, options: argparse.Namespace, device
     precision: Any = "4bit" if kind == "nf4" else "bfloat16"
     model: Any = load_base(model_dir.weights, precision=precision, device=str(device))
     keep_unpacked(model)
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    use_checkpointing(model, options.checkpointing)
     tuned = add_lora(model, model_dir, LoraSection(dropout=0.0), soft_prompt=0).train()
     return PromptEncoder(model_dir, tuned, chunk_size=options.chunk, device=device, bf16=True)
 
@@ -112,14 +116,14 @@ def _pairs(encoder: PromptEncoder, options: argparse.Namespace) -> tuple[list[Mo
     return encoder.chunks(queries), encoder.chunks(answers)
 
 
-def _operations(encoder: PromptEncoder, chunk: ModelInputs) -> int:
+def _operations(encoder: PromptEncoder, chunk: ModelInputs, checkpointing: Checkpointing) -> int:
     """Count what the plain step does for one chunk, without the pass that checkpointing adds."""
     model: Any = encoder.model
     model.gradient_checkpointing_disable()
     counter = FlopCounterMode(display=False)
     with counter:
         encoder.encode(chunk).sum().backward()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    use_checkpointing(model.get_base_model(), checkpointing)
     model.zero_grad()
     return int(counter.get_total_flops())
 

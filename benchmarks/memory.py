@@ -6,6 +6,10 @@ from pathlib import Path
 
 import torch
 
+LIVE_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+"""Environment of processes that measure: large blocks go back to the system when freed, so that the peak of the process
+is the memory in use, and not what the C library keeps for later."""
+
 
 class Memory:
     """Peak memory since it was made, above what was in use then."""

@@ -28,13 +28,19 @@ SIZES: dict[str, ScratchModel] = {
         text=TextShape(hidden_size=2048, layers=28, heads=16, kv_heads=8, head_dim=128, intermediate_size=6144),
         vision=VisionShape(hidden_size=1024, layers=24, heads=16, intermediate_size=4096, deepstack=(5, 11, 17)),
     ),
+    "small": ScratchModel(
+        vocab_size=512,
+        text=TextShape(hidden_size=256, layers=8, heads=4, kv_heads=2, head_dim=64, intermediate_size=1024),
+        vision=VisionShape(hidden_size=64, layers=3, heads=2, intermediate_size=128),
+    ),
     "tiny": ScratchModel(
         vocab_size=512,
         text=TextShape(hidden_size=64, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate_size=128),
         vision=VisionShape(hidden_size=64, layers=3, heads=2, intermediate_size=128),
     ),
 }
-"""By name; `tiny` tries the code where there is no GPU."""
+"""By name; `small` is what a CPU can train, `tiny` tries the code."""
+PUBLISHED = [name for name, spec in SIZES.items() if spec.vocab_size > 100_000]
 WORDS = ["a", "photo", "of", "the", "red", "round", "house", "and", "small", "green", "boat", "by", "night"]
 
 

@@ -4,13 +4,16 @@
 
 All take one gradient-cached InfoNCE step (temperature 0.02) with LoRA (rank 16, alpha 64, no dropout) on a Qwen2-VL of
 random weights: the same weights, rows and chunk size, and the gradients are compared before anything is timed. Queries
-and every fourth target carry a picture, texts differ in length. Each trainer has a process of its own, and its own
+and every fourth target carry a picture, texts differ in length. `ours-selective` is ours with the recipe's
+`gradient_checkpointing: selective`. Each trainer has a process of its own, and its own
 environment if one is named; they take turns, one step each per round, so that a noisy machine is noisy for all.
 VLM2Vec runs from its public checkout (docs/parity.md says how to set it up); its trainer has no backward pass on one
 process, so its GradCache is called as it calls it on several. A peer whose options are not given is left out.
 
 `small` is Qwen2-VL-2B scaled down: its language-model head has the same share of the weights (18 % of the layers').
-Memory is the peak above the loaded model: of the process on a CPU, of torch's tensors on a GPU.
+Memory is the peak above the loaded model: of torch's tensors on a GPU, of the process on a CPU. It is that of a first,
+untimed step in a process of its own, in which the C library gives large blocks back at once, so that on a CPU too it is
+the memory in use, and not what is kept free for later.
 """
 
 from __future__ import annotations
@@ -22,12 +25,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from memory import LIVE_MEMORY
 from numpy.typing import NDArray
 
 SIZES: dict[str, dict[str, int]] = {
@@ -75,20 +81,36 @@ def main() -> None:
         folder = Path(name)
         _write_model(folder, options.size)
         _write_rows(folder, options.size, options.batch)
-        trainers = [_start(*trainer, folder, options) for trainer in _chosen(options)]
-        try:
+        peaks = {trainer[0]: _peak(trainer, folder, options) for trainer in _chosen(options)}
+        differences = {name: _difference(folder, name) for name in peaks}
+        with _started(_chosen(options), folder, options) as trainers:
             for trainer in trainers:
-                trainer.step()  # warms up, and writes the gradients
+                trainer.step()  # warms up
                 trainer.seconds.clear()
-            differences = {trainer.name: _difference(folder, trainer.name) for trainer in trainers}
             for turn in range(options.rounds):
                 for trainer in trainers[turn % len(trainers) :] + trainers[: turn % len(trainers)]:
                     trainer.step()
-        finally:
-            for trainer in trainers:
-                trainer.process.kill()
-                trainer.process.wait()
-    _print_table(trainers, differences, options)
+    _print_table(trainers, peaks, differences, options)
+
+
+def _peak(trainer: tuple[str, str], folder: Path, options: argparse.Namespace) -> float:
+    """Let a trainer take one step in a process of its own, which writes its gradients; return the peak, in MiB."""
+    with _started([trainer], folder, options, LIVE_MEMORY) as (alone,):
+        alone.step()
+    return alone.peak
+
+
+@contextmanager
+def _started(
+    chosen: list[tuple[str, str]], folder: Path, options: argparse.Namespace, environment: dict[str, str] | None = None
+) -> Iterator[list[Trainer]]:
+    trainers = [_start(*trainer, folder, options, environment or {}) for trainer in chosen]
+    try:
+        yield trainers
+    finally:
+        for trainer in trainers:
+            trainer.process.kill()
+            trainer.process.wait()
 
 
 def _options() -> argparse.Namespace:
@@ -123,7 +145,7 @@ def _options() -> argparse.Namespace:
 
 def _chosen(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Names of the trainers and their interpreters."""
-    chosen = [("ours", sys.executable)]
+    chosen = [("ours", sys.executable), ("ours-selective", sys.executable)]
     if options.vlm2vec is not None:
         chosen.append(("vlm2vec", options.vlm2vec_python))
     if options.sentence_transformers_python is not None:
@@ -131,12 +153,14 @@ def _chosen(options: argparse.Namespace) -> list[tuple[str, str]]:
     return chosen
 
 
-def _start(name: str, python: str, folder: Path, options: argparse.Namespace) -> Trainer:
+def _start(name: str, python: str, folder: Path, options: argparse.Namespace, environment: dict[str, str]) -> Trainer:
     command = [python, str(FOLDER / "training_step.py"), name, str(folder), "--chunk", str(options.chunk)]
     command += ["--device", options.device, "--precision", options.precision]
     if name == "vlm2vec":
         command += ["--vlm2vec", str(options.vlm2vec.resolve())]
-    environment = os.environ | {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
+    environment = (
+        os.environ | environment | {"OMP_NUM_THREADS": str(options.threads), "TOKENIZERS_PARALLELISM": "false"}
+    )
     environment["PYTHONPATH"] = str(FOLDER.parent / "training")
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)  # noqa: S603  # ours
@@ -231,7 +255,9 @@ def _difference(folder: Path, name: str) -> float:
         return max(float(np.linalg.norm(theirs[key] - ours[key]) / np.linalg.norm(ours[key])) for key in ours)
 
 
-def _print_table(trainers: list[Trainer], differences: dict[str, float], options: argparse.Namespace) -> None:
+def _print_table(
+    trainers: list[Trainer], peaks: dict[str, float], differences: dict[str, float], options: argparse.Namespace
+) -> None:
     print(
         f"{options.size}: {options.batch} pairs in chunks of {options.chunk}, {options.device}, {options.precision}, "
         f"{options.threads} threads, median of {options.rounds} alternating rounds"
@@ -245,7 +271,7 @@ def _print_table(trainers: list[Trainer], differences: dict[str, float], options
         ratio = median(theirs / own for own, theirs in zip(ours.seconds, trainer.seconds, strict=True))
         print(
             f"{trainer.name:22} {median(rates):8.2f} {rates[0]:7.2f}-{rates[-1]:7.2f} {ratio:7.2f}x "
-            f"{trainer.peak:9.0f} {trainer.padded:8d} {differences[trainer.name]:10.1e}"
+            f"{peaks[trainer.name]:9.0f} {trainer.padded:8d} {differences[trainer.name]:10.1e}"
         )
     print("ours is: median over the rounds of how many times as fast ours was in the same round")
     print("tokens: of one step, padding included; gradients: largest relative difference from ours, over all tensors")

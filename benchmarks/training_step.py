@@ -11,15 +11,19 @@ import json
 import sys
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from memory import Memory
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from mllm_embed_training.recompute import Checkpointing
 
 TEMPERATURE = 0.02
 SIDES = ("queries", "targets")
@@ -41,6 +45,8 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr):  # the public code prints
         rows = Rows(options.folder / "rows.npz")
         model, step, tokens = TRAINERS[options.trainer](options, rows)
+        for parameter in model.parameters():  # those of some are still in their file, to be read when first used
+            parameter.data = parameter.data.clone()
         memory = Memory(options.device)
         for number, _ in enumerate(sys.stdin):
             model.zero_grad()
@@ -75,21 +81,22 @@ class Rows:
             counts = self.grids[side].prod(dim=1).tolist()
             self.patches[side] = list(torch.from_numpy(stored[f"{side}/patches"]).split(counts))
 
-    def padded(self, side: str, rows: slice, padding: str) -> tuple[Tensor, Tensor]:
+    def padded(self, side: str, rows: Sequence[int], padding: str) -> tuple[Tensor, Tensor]:
         """Return token ids and mask of some rows, padded to the longest of them."""
-        chosen = self.ids[side][rows]
+        chosen = [self.ids[side][row] for row in rows]
         ids = nn.utils.rnn.pad_sequence(chosen, batch_first=True, padding_side=padding)
         ones = [torch.ones_like(row) for row in chosen]
         return ids, nn.utils.rnn.pad_sequence(ones, batch_first=True, padding_side=padding)
 
-    def chunk(self, side: str, rows: slice) -> dict[str, Tensor]:
+    def chunk(self, side: str, rows: Sequence[int]) -> dict[str, Tensor]:
         """Return some rows as transformers takes them, with the positions that VLM2Vec gives to tokens."""
         ids, mask = self.padded(side, rows, "right")
         inputs = {"input_ids": ids, "attention_mask": mask}
         inputs["position_ids"] = torch.arange(ids.shape[1]).expand(3, *ids.shape)
-        grids = self.grids[side][rows]
+        grids = self.grids[side][list(rows)]
         if len(pictured := grids[grids.sum(dim=1) > 0]):
-            inputs |= {"pixel_values": torch.cat(self.patches[side][rows]), "image_grid_thw": pictured}
+            inputs["pixel_values"] = torch.cat([self.patches[side][row] for row in rows])
+            inputs["image_grid_thw"] = pictured
         return inputs
 
 
@@ -117,31 +124,43 @@ def with_lora(model: nn.Module) -> nn.Module:
     return tuned.train()
 
 
-def ours(options: argparse.Namespace, rows: Rows) -> tuple[nn.Module, Step, int]:
-    """The step of `mllm_embed_training`."""
+def ours(options: argparse.Namespace, rows: Rows, checkpointing: Checkpointing = False) -> tuple[nn.Module, Step, int]:
+    """The step of `mllm_embed_training`: rows of like length together, and one look at every picture."""
+    from mllm_embed.families import get_family
     from mllm_embed.modeling.encode import encode
     from mllm_embed.modeling.loading import load_base
+    from mllm_embed_training.frozen_tower import looked_at, moved
+    from mllm_embed_training.fused_lora import fuse_lora
     from mllm_embed_training.grad_cache import grad_cache_step
     from mllm_embed_training.losses import info_nce
+    from mllm_embed_training.recompute import use_checkpointing
 
-    model = with_lora(load_base(options.folder, precision=options.precision, device=options.device))
-    chunks = _chunks(rows, options.chunk)
-
-    def encode_chunk(chunk: dict[str, Tensor]) -> Tensor:
-        inputs = {name: tensor.to(options.device) for name, tensor in chunk.items()}
-        return encode(model, _in_precision(inputs, options.precision)).float()
+    base = load_base(options.folder, precision=options.precision, device=options.device)
+    use_checkpointing(base, checkpointing)
+    model = with_lora(base)
+    fuse_lora(model)
+    family, device = get_family("qwen2_vl"), torch.device(options.device)
+    orders = {side: sorted(range(len(ids)), key=lambda row: len(ids[row])) for side, ids in rows.ids.items()}
+    chunks = [
+        [_in_precision(chunk, options.precision) for chunk in _chunks(rows, side, orders[side], options.chunk)]
+        for side in SIDES
+    ]
+    query_rows, candidate_rows = (torch.tensor(orders[side]).argsort().to(device) for side in SIDES)
 
     def loss(queries: Tensor, candidates: Tensor) -> Tensor:
-        labels = torch.arange(len(queries), device=queries.device)
-        return info_nce(queries, candidates, labels, temperature=TEMPERATURE)
+        labels = torch.arange(len(queries), device=device)
+        return info_nce(queries[query_rows], candidates[candidate_rows], labels, temperature=TEMPERATURE)
 
-    return model, lambda: float(grad_cache_step(encode_chunk, *chunks, loss)), _tokens(chunks)
+    def step() -> float:
+        seen = [[looked_at(model, family, chunk, device) for chunk in side] for side in chunks]
+        return float(grad_cache_step(lambda chunk: encode(model, moved(chunk, device)).float(), *seen, loss))
+
+    return model, step, _tokens(chunks)
 
 
-def _chunks(rows: Rows, size: int) -> list[list[dict[str, Tensor]]]:
-    """Cut both sides into padded chunks, as our collation does."""
-    count = len(rows.ids["queries"])
-    return [[rows.chunk(side, slice(at, at + size)) for at in range(0, count, size)] for side in SIDES]
+def _chunks(rows: Rows, side: str, order: Sequence[int], size: int) -> list[dict[str, Tensor]]:
+    """Cut a side into padded chunks."""
+    return [rows.chunk(side, order[at : at + size]) for at in range(0, len(order), size)]
 
 
 def _tokens(chunks: list[list[dict[str, Tensor]]]) -> int:
@@ -184,7 +203,7 @@ def vlm2vec(options: argparse.Namespace, rows: Rows) -> tuple[nn.Module, Step, i
 
 def _collated(rows: Rows, side: str, device: str) -> dict[str, Any]:
     """Return a side as VLM2Vec's collator hands it over: the whole batch padded on the left, pictures row by row."""
-    ids, mask = rows.padded(side, slice(None), "left")
+    ids, mask = rows.padded(side, range(len(rows.ids[side])), "left")
     pictured = [bool(grid.sum()) for grid in rows.grids[side]]
     nothing = [None] * len(pictured)
     return {
@@ -231,9 +250,8 @@ def sentence_transformers(options: argparse.Namespace, rows: Rows) -> tuple[nn.M
     loss = CachedMultipleNegativesRankingLoss(wrapped, scale=1 / TEMPERATURE, mini_batch_size=options.chunk)
     features = []
     for side in SIDES:
-        whole = {
-            name: t.to(options.device) for name, t in rows.chunk(side, slice(None)).items() if name != "position_ids"
-        }
+        count = range(len(rows.ids[side]))
+        whole = {name: t.to(options.device) for name, t in rows.chunk(side, count).items() if name != "position_ids"}
         whole["num_images_per_sample"] = (rows.grids[side].sum(dim=1) > 0).long()
         features.append(whole)
 
@@ -242,11 +260,13 @@ def sentence_transformers(options: argparse.Namespace, rows: Rows) -> tuple[nn.M
         value.backward()
         return float(value.detach())
 
-    return model, step, _tokens(_chunks(rows, options.chunk))  # it cuts padding from chunks, as we do
+    in_order = range(len(rows.ids["queries"]))
+    return model, step, _tokens([_chunks(rows, side, in_order, options.chunk) for side in SIDES])  # cuts off padding
 
 
 TRAINERS: dict[str, Callable[[argparse.Namespace, Rows], tuple[nn.Module, Step, int]]] = {
     "ours": ours,
+    "ours-selective": partial(ours, checkpointing="selective"),
     "vlm2vec": vlm2vec,
     "sentence-transformers": sentence_transformers,
 }
