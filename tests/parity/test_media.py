@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import pytest
 
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import InvalidInput
 from mllm_embed.families import get_family
-from mllm_embed.types import Document, Image, Region, RunLengths, Video
+from mllm_embed.types import Document, Image, Region, RunLengths, SoftTokens, Video
 from tests.library.test_documents import pdf
 
 from .conftest import Engines, Pair
@@ -72,3 +73,11 @@ def test_times_of_frames(engines: Engines, draw: Draw) -> None:
     ours, theirs = (each.embed(clips) for each in timed)
     assert min(cosines(ours, theirs)) >= SAME
     assert max(cosines(ours, theirs[::-1])) < SAME  # times that are not read would be noticed
+
+
+def test_vllm_refuses_soft_tokens(engines: Engines) -> None:
+    item = ("before", SoftTokens(np.zeros((2, engines.base.vllm.dimensions), dtype=np.float32)))
+    with pytest.raises(InvalidInput, match="vLLM reads token ids and pictures, not soft tokens") as caught:
+        engines.base.vllm.embed(["x", item])
+    assert caught.value.index == 1
+    assert engines.base.transformers.embed([item]).shape == (1, engines.base.vllm.dimensions)
