@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mllm_embed import media
 from mllm_embed.errors import InvalidInput, InvalidMedia, MediaTooLarge
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 _POINTS_PER_INCH = 72
 _PDFIUM = threading.Lock()
 """PDFium works for one thread at a time."""
+
+T = TypeVar("T")
 
 
 def pages(source: bytes | str | Path, *, dpi: int = 144, policy: MediaPolicy | None = None) -> list[Page]:
@@ -57,7 +62,7 @@ async def opened(content: Sequence[Content], policy: MediaPolicy) -> list[Opened
     for part in content:
         if isinstance(part, Document):
             source = await fetched(part.source, policy, kind(policy))
-            parts += await media.in_decoder(_pages, replace(part, source=source), policy)
+            parts += await _in_turn(_pages, replace(part, source=source), policy)
         else:
             parts.append(part)
     return parts
@@ -81,7 +86,17 @@ async def load(page: Page, policy: MediaPolicy) -> PIL.Image.Image:
         MediaFetchError: the URL did not deliver.
     """
     source = await fetched(page.source, policy, kind(policy))
-    return await media.in_decoder(_draw, source, page, policy)
+    return await _in_turn(_draw, source, page, policy)
+
+
+async def _in_turn(work: Callable[..., T], *arguments: object) -> T:
+    """Run a function in the thread for documents: those that wait for PDFium take none from pictures and videos."""
+    return await asyncio.get_running_loop().run_in_executor(_thread(), work, *arguments)
+
+
+@lru_cache(maxsize=1)
+def _thread() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="mllm-embed-pdf")
 
 
 def _pages(document: Document, policy: MediaPolicy) -> Sequence[Page]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mllm_embed import documents
+from mllm_embed import documents, media
 from mllm_embed.documents import pages
 from mllm_embed.embedder import Embedder
 from mllm_embed.errors import InvalidInput, InvalidMedia, MediaNotAllowed, MediaTooLarge
 from mllm_embed.media import MediaPolicy
-from mllm_embed.types import Document, EmbedInput, Page
+from mllm_embed.types import Document, EmbedInput, Image, Page
 
 pytestmark = pytest.mark.fast
 
@@ -105,6 +106,17 @@ async def test_limits(limits: dict[str, Any], says: str) -> None:
 async def test_strangers_name_no_files() -> None:
     with pytest.raises(MediaNotAllowed, match="a document must be a data URI"):
         await draw("/etc/hostname", policy=MediaPolicy.server())
+
+
+async def test_documents_that_wait_hold_up_no_pictures() -> None:
+    buffer = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    with documents._PDFIUM:  # as a page does that takes long to draw
+        waiting = [asyncio.ensure_future(draw(pdf(1))) for _ in range(64)]
+        await asyncio.sleep(0.01)
+        assert (await asyncio.wait_for(media.load(Image(buffer.getvalue()), LOCAL), 10)).size == (8, 8)
+        assert not any(task.done() for task in waiting)
+    assert len(await asyncio.gather(*waiting)) == 64
 
 
 async def test_a_long_document_is_drawn_page_by_page(fake: Embedder) -> None:
