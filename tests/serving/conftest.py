@@ -48,6 +48,18 @@ def embed(client: httpx.AsyncClient) -> Post:
     return post
 
 
+@pytest.fixture
+def ask(client: httpx.AsyncClient) -> Post:
+    """Post to any route, and return the parsed answer of a success."""
+
+    async def post(path: str, **body: Any) -> Any:
+        response = await client.post(path, json={"model": "fake", **body})
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    return post
+
+
 @pytest.fixture(scope="session")
 def png(draw: Callable[..., PIL.Image.Image]) -> Callable[..., str]:
     """Draw a picture and return the base64 of its PNG file."""

@@ -18,18 +18,6 @@ Vector = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @pytest.fixture
-def ask(client: httpx.AsyncClient) -> Post:
-    """Post to any route, and return the parsed answer of a success."""
-
-    async def post(path: str, **body: Any) -> Any:
-        response = await client.post(path, json={"model": "fake", **body})
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    return post
-
-
-@pytest.fixture
 def refused(client: httpx.AsyncClient) -> Post:
     """Post a bad request to any route, and return the parsed answer."""
 

@@ -7,7 +7,6 @@ import base64
 from collections.abc import Callable
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 
@@ -29,18 +28,6 @@ LONG = pdf(*range(18), size=(36, 36))
 @pytest.fixture
 def settings() -> ServerSettings:
     return ServerSettings(max_document_bytes=100_000, max_document_pages=19, max_images=20, max_image_pixels=200_000)
-
-
-@pytest.fixture
-def ask(client: httpx.AsyncClient) -> Post:
-    """Post to any route, and return the parsed answer of a success."""
-
-    async def post(path: str, **body: Any) -> Any:
-        response = await client.post(path, json={"model": "fake", **body})
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    return post
 
 
 def part(data: bytes = THREE, **more: Any) -> dict[str, Any]:

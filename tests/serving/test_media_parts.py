@@ -40,18 +40,6 @@ def clip() -> bytes:
     return film(50)
 
 
-@pytest.fixture
-def ask(client: httpx.AsyncClient) -> Post:
-    """Post to any route, and return the parsed answer of a success."""
-
-    async def post(path: str, **body: Any) -> Any:
-        response = await client.post(path, json={"model": "fake", **body})
-        assert response.status_code == 200, response.text
-        return response.json()
-
-    return post
-
-
 def base(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
