@@ -278,5 +278,5 @@ def test_json_that_is_no_region_is_refused(value: Any, says: str) -> None:
 
 def test_a_region_that_nobody_looked_at_is_not_dropped_silently(fake: Embedder) -> None:
     renderer = fake._preparer._renderer
-    with pytest.raises(InvalidInput, match="a region must become pictures before it is rendered"):
+    with pytest.raises(InvalidInput, match="a region must become pictures or soft tokens before it is rendered"):
         renderer.render(EmbedInput.of(Image(picture(), Region(box=BOX))), "", [picture()])
