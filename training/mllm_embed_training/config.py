@@ -43,8 +43,8 @@ class ModelSection(Section):
     frozen: tuple[Literal["tower", "projector", "language"], ...] = ()
     """Parts that are not trained when all weights are; an adapter leaves them all as they are."""
     gradient_checkpointing: Checkpointing = False
-    """Compute activations again in the backward pass instead of keeping them, for less memory: `true` all of a layer's,
-    in a third more time; `selective` all but what an MLP's first products gave, in a tenth more."""
+    """Compute activations again in the backward pass instead of keeping them, for less memory and more time: `true` all
+    of a layer's, `selective` all but what an MLP's first products gave."""
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     """Attention kernel while training; `eager` is quicker on a CPU for sequences of a few dozen tokens."""
 
