@@ -19,7 +19,7 @@ CHARTS = ("charts_vegalite.parquet", ("image_id", "marks", "encodings", "image",
 def chart_questions(data: DataFolder, selection: Selection) -> Part:
     """A chart and a question ask for the answer, among the answers to all questions about all charts."""
     charts = [row for row in data.rows(*CHARTS) if selection.is_usable(row["split"])]
-    names = sorted({answer for row in charts for _, answers in _questions(row) for answer in answers})
+    names = sorted({answer for row in charts for _, answers in questions_about(row) for answer in answers})
     places = {name: place for place, name in enumerate(names)}
     held_out = [row for row in charts if selection.is_held_out(row["split"])]
     queries = [
@@ -29,13 +29,13 @@ def chart_questions(data: DataFolder, selection: Selection) -> Part:
             (*selection.slices(row["split"]), kind),
         )
         for row in hash_order(held_out, lambda row: str(row["image_id"]))
-        for kind, answers in _questions(row)
+        for kind, answers in questions_about(row)
     ]
     return Part("all", tuple(queries[: selection.pool_limit]), tuple(text_target(name) for name in names))
 
 
-def _questions(row: Row) -> list[tuple[str, Sequence[str]]]:
-    """Kinds of questions that this chart answers, each with all right answers: a layered chart has several marks."""
+def questions_about(row: Row) -> list[tuple[str, Sequence[str]]]:
+    """Return what can be asked of a chart, by kind, each with all right answers: a layered chart has several marks."""
     answers: dict[str, set[str]] = {kind: set() for kind in CHART_QUESTIONS}
     answers["mark"].update(class_name(mark) for mark in row["marks"] or ())
     for channel, aggregate, field, _ in json.loads(row["encodings"] or "[]"):

@@ -10,9 +10,9 @@ import pytest
 from mllm_embed.evaluation.data_folder import DataFolder
 from mllm_embed.evaluation.eval_types import EvalTask, EvaluationError
 from mllm_embed.evaluation.mini_mmeb import build_tasks
-from mllm_embed.evaluation.mini_mmeb_scenes import _objects as read_objects
-from mllm_embed.evaluation.mini_mmeb_scenes import _unmistakable as unmistakable
+from mllm_embed.evaluation.mini_mmeb_scenes import _asked as asked_of
 from mllm_embed.evaluation.pools import Selection
+from mllm_embed.evaluation.scenes import scene_objects
 from mllm_embed.types import EmbedInput, Image, Text
 from tests.library.evaluation.conftest import SCENE, STYLES, write_table
 from tests.library.evaluation.shown import DRAWN, Names, part, shown
@@ -62,10 +62,10 @@ def test_only_an_unmistakable_object_is_asked(tasks: dict[str, EvalTask]) -> Non
 @pytest.mark.parametrize("scene", [f"scene {i}" for i in range(12)])
 def test_a_name_that_fits_two_objects_is_never_asked(scene: str) -> None:
     row = {"image_id": scene, "structured": json.dumps(SCENE)}
-    asked = unmistakable(row, read_objects(row))
+    asked = asked_of(row, scene_objects(row))
     assert asked is not None
     assert asked.name != "the blue square in the middle box"
-    assert unmistakable(row, read_objects({**row, "structured": json.dumps([SCENE[1]])})) is None
+    assert asked_of(row, scene_objects({**row, "structured": json.dumps([SCENE[1]])})) is None
 
 
 def test_objects_that_cannot_be_read_are_named(make_data: Callable[[Path], Path], tmp_path: Path) -> None:
