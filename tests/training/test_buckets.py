@@ -9,6 +9,8 @@ import torch
 from mllm_embed_training.build import build_stage
 from mllm_embed_training.config import TrainConfig
 from mllm_embed_training.contrastive import ContrastiveBatch, ContrastiveStage
+from mllm_embed_training.losses import duplicate_mask
+from mllm_embed_training.objective import Targets
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.trainer import trainable
 
@@ -55,9 +57,9 @@ def test_the_shortest_share_a_chunk_and_the_longest(tiny_path: Path, rows: Path)
     widths = [[int(row.sum()) for row in chunk["attention_mask"]] for chunk in made.queries]
     flat = [width for chunk in widths for width in chunk]
     assert flat == sorted(flat)
-    read = [flat[row] for row in made.query_rows.tolist()]
-    word = (max(read) - min(read)) // (max(LENGTHS) - min(LENGTHS))
-    assert [width - min(read) for width in read] == [word * (length - min(LENGTHS)) for length in LENGTHS]
+    word = (max(flat) - min(flat)) // (max(LENGTHS) - min(LENGTHS))
+    read = [min(flat) + word * (length - min(LENGTHS)) for length in LENGTHS]  # in the rows' own order
+    assert flat == sorted(read)
     padded = sum(chunk["attention_mask"].numel() for chunk in made.queries)
     assert padded < sum(2 * max(pair) for pair in zip(read[::2], read[1::2], strict=True))
 
@@ -72,7 +74,10 @@ def test_the_step_is_that_of_rows_one_by_one_in_their_own_order(tiny_path: Path,
     candidates = [one.candidates[place] for place in (0, 1) for one in prepared]
     sides = [[one.query for one in prepared], candidates]
     encoded = [torch.cat([stage._encoder.encode(stage._encoder.chunks([p])[0]) for p in side]) for side in sides]
-    expected = stage._loss.value(encoded[0], encoded[1], stage._targets(batch(stage)))
+    keys = [[one.query_key for one in prepared], [one.candidate_keys[place] for place in (0, 1) for one in prepared]]
+    labels = torch.arange(len(LENGTHS))
+    targets = Targets(labels, duplicate_mask(*keys, labels))
+    expected = stage._loss.value(encoded[0], encoded[1], targets)
     torch.autograd.backward(expected)
     plain = torch.cat([p.grad.flatten() for p in trainable(stage) if p.grad is not None])
     assert loss == pytest.approx(float(expected.detach()), rel=1e-4)

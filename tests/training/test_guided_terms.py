@@ -89,7 +89,9 @@ def test_scores_follow_their_negatives_when_some_are_drawn(tiny_path: Path, tmp_
     batch = stage.collate([stage.prepare(Draw("rows", row, (0, 0, row))) for row in range(4)])
     assert isinstance(batch, ContrastiveBatch)
     assert batch.judged.shape == (12, 2)  # the positive and two negatives of each row
-    assert torch.equal(batch.scores[:4], torch.full((4,), 0.9))
+    positives = batch.judged[:, 1] == batch.labels[batch.judged[:, 0]]
+    assert torch.equal(batch.scores[positives], torch.full((4,), 0.9))
+    assert (batch.scores[~positives] < 0.9).all()
 
 
 @pytest.mark.parametrize(

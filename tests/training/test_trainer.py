@@ -17,6 +17,7 @@ from mllm_embed.model_dir import open_model_dir
 from mllm_embed_training import toy_tasks
 from mllm_embed_training.build import build_stage, save_result
 from mllm_embed_training.config import ConfigError, TrainConfig
+from mllm_embed_training.contrastive import _hashes
 from mllm_embed_training.errors import TrainingFailed
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.stage import Metrics, Stage
@@ -144,7 +145,8 @@ def test_only_the_answer_is_learned(tiny_path: Path, tmp_path: Path) -> None:
 def test_a_pair_is_rendered_as_the_embedder_renders_it(tiny_path: Path, tmp_path: Path) -> None:
     config = recipe("contrastive", tiny_path, tmp_path)
     stage, start = build_stage(config, tmp_path)
-    batch = stage.collate([stage.prepare(Draw("toy-edit", row, (0, 0, row))) for row in range(3)])
+    prepared = [stage.prepare(Draw("toy-edit", row, (0, 0, row))) for row in range(3)]
+    batch = stage.collate(prepared)
     assert [len(chunk["input_ids"]) for chunk in batch.queries] == [2, 1]
     assert [len(chunk["input_ids"]) for chunk in batch.candidates] == [2, 2, 2]  # three positives, three negatives
     assert (batch.query_keys.shape, batch.candidate_keys.shape) == ((3,), (6,))
@@ -157,7 +159,7 @@ def test_a_pair_is_rendered_as_the_embedder_renders_it(tiny_path: Path, tmp_path
     item = EmbedInput((Image(scene.image), Text(scene.edit.sentence)))
     renderer = PromptRenderer(start.tokenizer_file, start.family, start.template)
     prompt = renderer.render(item, get_task("composed").query, [scene.image])
-    chunk, place = divmod(int(batch.query_rows[0]), 2)
+    chunk, place = divmod(batch.query_keys.tolist().index(int(_hashes([prepared[0].query_key]))), 2)
     read = {name: batch.queries[chunk][name][place] for name in ("input_ids", "attention_mask")}
     row = read["input_ids"][read["attention_mask"] == 1].tolist()
     slots = row.count(renderer.image_token_id)

@@ -49,13 +49,12 @@ class PreparedExample:
 
 @dataclass(frozen=True, slots=True)
 class ContrastiveBatch:
-    """Queries and candidates in chunks; the first Q candidates are the positives in order, then whatever else there is.
+    """Queries and candidates in chunks, those of like length together; rows are counted through a side's chunks.
 
     Attributes:
-        queries: chunks of model inputs, Q rows in all, those of like length together.
+        queries: chunks of model inputs, Q rows in all.
         candidates: likewise, C rows in all.
-        query_rows: where each query stands among the rows of the chunks, int64 [Q].
-        candidate_rows: likewise, int64 [C].
+        labels: each query's positive, int64 [Q].
         query_keys: equal where contents are, int64 [Q].
         candidate_keys: likewise, int64 [C].
         right: every right answer, int64 [P, 2] of query and candidate.
@@ -67,8 +66,7 @@ class ContrastiveBatch:
 
     queries: list[ModelInputs]
     candidates: list[ModelInputs]
-    query_rows: Tensor
-    candidate_rows: Tensor
+    labels: Tensor
     query_keys: Tensor
     candidate_keys: Tensor
     right: Tensor
@@ -122,30 +120,27 @@ class ContrastiveStage:
         )
 
     def collate(self, prepared: Sequence[PreparedExample]) -> ContrastiveBatch:
-        """Put the positives before all other candidates, and note which of those are right answers too."""
-        firsts = [(row, 0) for row in range(len(prepared))]
-        others = [(row, place) for row, one in enumerate(prepared) for place in range(1, len(one.candidates))]
-        places = firsts + others
+        """Sort queries, and candidates, by length, so that little is padded, and note which are right answers."""
+        rows = sorted(prepared, key=lambda one: self._encoder.length(one.query))
+        places = [(row, place) for row, one in enumerate(rows) for place in range(len(one.candidates))]
+        places.sort(key=lambda at: self._encoder.length(rows[at[0]].candidates[at[1]]))
+        column = {at: number for number, at in enumerate(places)}
         right = [
-            (row, column, prepared[row].grades[place])
-            for column, (row, place) in enumerate(places)
-            if place < len(prepared[row].grades)
+            (row, column[row, place], grade) for row, one in enumerate(rows) for place, grade in enumerate(one.grades)
         ]
         judged = [
-            (row, column, prepared[row].scores[place])
-            for column, (row, place) in enumerate(places)
-            if not math.isnan(prepared[row].scores[place])
+            (row, column[row, place], score)
+            for row, one in enumerate(rows)
+            for place, score in enumerate(one.scores)
+            if not math.isnan(score)
         ]
-        guides = [example.guide for example in prepared if example.guide is not None]
-        queries, query_rows = self._bucketed([example.query for example in prepared])
-        candidates, candidate_rows = self._bucketed([prepared[row].candidates[place] for row, place in places])
+        guides = [one.guide for one in rows if one.guide is not None]
         return ContrastiveBatch(
-            queries=queries,
-            candidates=candidates,
-            query_rows=query_rows,
-            candidate_rows=candidate_rows,
-            query_keys=_hashes([example.query_key for example in prepared]),
-            candidate_keys=_hashes([prepared[row].candidate_keys[place] for row, place in places]),
+            queries=self._encoder.chunks([one.query for one in rows]),
+            candidates=self._encoder.chunks([rows[row].candidates[place] for row, place in places]),
+            labels=torch.tensor([column[row, 0] for row in range(len(rows))]),
+            query_keys=_hashes([one.query_key for one in rows]),
+            candidate_keys=_hashes([rows[row].candidate_keys[place] for row, place in places]),
             right=torch.tensor([(row, column) for row, column, _ in right]),
             grades=torch.tensor([grade for _, _, grade in right]),
             judged=torch.tensor([(row, column) for row, column, _ in judged], dtype=torch.long).view(-1, 2),
@@ -157,13 +152,10 @@ class ContrastiveStage:
         """Accumulate this rank's part of the gradients of the loss over the batches of all ranks."""
         accuracy = torch.zeros(())
         targets = self._targets(batch)
-        query_rows, candidate_rows = (
-            rows.to(self._encoder.device) for rows in (batch.query_rows, batch.candidate_rows)
-        )
 
         def loss_of(queries: Tensor, candidates: Tensor) -> Tensor:
             nonlocal accuracy
-            queries, candidates = ranks.gather(queries[query_rows]), ranks.gather(candidates[candidate_rows])
+            queries, candidates = ranks.gather(queries), ranks.gather(candidates)
             accuracy = _accuracy(queries, candidates, targets)
             return self._loss.value(queries, candidates, targets)
 
@@ -184,7 +176,7 @@ class ContrastiveStage:
         query_keys, candidate_keys = batch.query_keys.to(device), batch.candidate_keys.to(device)
         offset = torch.tensor([ranks.first_row(query_keys), ranks.first_row(candidate_keys)], device=device)
         right = ranks.gather(batch.right.to(device) + offset)
-        labels = ranks.gather(offset[1] + torch.arange(len(query_keys), device=device))
+        labels = ranks.gather(batch.labels.to(device) + offset[1])
         query_keys, candidate_keys = ranks.gather(query_keys), ranks.gather(candidate_keys)
         excluded = duplicate_mask(query_keys.tolist(), candidate_keys.tolist(), labels, right)
         grades = scores = None  # as large as all cosines, hence only on demand
@@ -195,12 +187,6 @@ class ContrastiveStage:
             scores = _placed(judged, ranks.gather(batch.scores.to(device)), excluded.shape, rest=torch.nan)
         guide = None if batch.guide is None else ranks.gather(batch.guide.to(device))
         return Targets(labels, excluded, grades, scores, guide)
-
-    def _bucketed(self, prompts: Sequence[RenderedPrompt]) -> tuple[list[ModelInputs], Tensor]:
-        """Return chunks of prompts of like length, so that little is padded, and each prompt's row among theirs."""
-        lengths = [self._encoder.length(prompt) for prompt in prompts]
-        order = sorted(range(len(prompts)), key=lengths.__getitem__)
-        return self._encoder.chunks([prompts[place] for place in order]), torch.tensor(order).argsort()
 
     def _render(self, side: Side, task: Task, role: Role) -> RenderedPrompt:
         return self._encoder.render(EmbedInput(side.content), task.instruction(role))

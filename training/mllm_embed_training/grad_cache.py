@@ -84,10 +84,13 @@ def grad_cache_step(
             vectors.append(encode(chunk))
     held = [encode(chunk) for chunk in chunks[replays:]]
 
-    leaves = [vector.detach().requires_grad_() for vector in [*vectors, *held]]
     sides = len(query_chunks)
-    loss = loss_fn(torch.cat(leaves[:sides]), torch.cat(leaves[sides:]))
-    gradients = torch.autograd.grad(loss * scale, leaves)
+    sizes = [len(vector) for vector in [*vectors, *held]]
+    leaves = [torch.cat(side).requires_grad_() for side in _halves([*vectors, *(v.detach() for v in held)], sides)]
+    vectors.clear()  # the leaves hold them now
+    loss = loss_fn(*leaves)
+    of_sides = torch.autograd.grad(loss * scale, leaves)
+    gradients = [part for side, of in zip(_halves(sizes, sides), of_sides, strict=True) for part in of.split(side)]
 
     torch.autograd.backward(held, gradients[replays:])
     del held
@@ -95,3 +98,8 @@ def grad_cache_step(
         with state.replayed():
             torch.autograd.backward(encode(chunk), gradient)
     return loss.detach()
+
+
+def _halves(items: list[Chunk], first: int) -> tuple[list[Chunk], list[Chunk]]:
+    """Cut a list of queries' and candidates' items where the candidates begin."""
+    return items[:first], items[first:]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mllm_embed_training.losses.cosines import check_columns, check_labels, check_mask, own_columns
+from mllm_embed_training.losses.row_blocks import blocks_of
 
 
 def duplicate_mask(
@@ -34,11 +35,16 @@ def duplicate_mask(
     check_labels(labels, len(query_keys))
     check_columns(labels, len(candidate_keys))
     queries, candidates = (_numbers(keys).to(labels.device) for keys in (query_keys, candidate_keys))
-    answers = torch.zeros(len(queries), len(candidates), dtype=torch.bool, device=labels.device)  # by number of both
-    answers[queries, candidates[labels]] = True
+    count = len(candidates)  # of numbers, at most
+    answers = queries * count + candidates[labels]  # one number for each pair of contents
     if also is not None:
-        answers[queries[also[:, 0]], candidates[also[:, 1]]] = True
-    excluded = answers[queries][:, candidates]
+        answers = torch.cat([answers, queries[also[:, 0]] * count + candidates[also[:, 1]]])
+    answers = answers.unique()
+    excluded = torch.empty(len(queries), count, dtype=torch.bool, device=labels.device)
+    for rows in blocks_of(len(queries), count):
+        pairs = queries[rows, None] * count + candidates
+        found = torch.searchsorted(answers, pairs).clamp_(max=len(answers) - 1)
+        torch.eq(answers[found], pairs, out=excluded[rows])
     excluded[torch.arange(len(labels), device=labels.device), labels] = False
     return excluded
 

@@ -8,8 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-BLOCK = 2**18
-"""Numbers in a block's matrix, 1 MiB of float32; a batch whose matrix is no larger is one block."""
+BLOCK = 2**16
+"""Numbers in a block's matrix, 256 KiB of float32; a batch whose matrix is no larger is one block."""
+
+
+def blocks_of(rows: int, columns: int) -> list[slice]:
+    """Cut the rows of a matrix into blocks of about `BLOCK` numbers, at least one row each."""
+    size = max(1, BLOCK // max(1, columns))
+    return [slice(first, first + size) for first in range(0, max(1, rows), size)]
 
 
 def by_rows(part: Callable[[slice], Tensor], rows: int, columns: int) -> list[Tensor]:
@@ -26,8 +32,7 @@ def by_rows(part: Callable[[slice], Tensor], rows: int, columns: int) -> list[Te
     Returns:
         what the blocks gave, in order.
     """
-    size = max(1, BLOCK // max(1, columns))
-    blocks = [slice(first, first + size) for first in range(0, max(1, rows), size)]
+    blocks = blocks_of(rows, columns)
     if len(blocks) == 1 or not torch.is_grad_enabled():
         return [part(block) for block in blocks]
     return [checkpoint(part, block, use_reentrant=False, preserve_rng_state=False) for block in blocks]
