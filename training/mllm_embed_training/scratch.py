@@ -71,6 +71,8 @@ class ScratchModel:
 
     family: str = "qwen3_vl"
     vocab_size: int = 8192
+    lowercase: bool = False
+    """Read capitals as small letters: a small model has no data to learn that RED and red are the same."""
     text: TextShape = field(default_factory=TextShape)
     vision: VisionShape = field(default_factory=VisionShape)
 
@@ -89,7 +91,7 @@ def create(spec: ScratchModel, corpus: Iterable[str], path: Path, *, seed: int =
     from transformers import AutoModelForImageTextToText
 
     path.mkdir(parents=True, exist_ok=True)
-    token_ids = write_tokenizer(corpus, spec.vocab_size, path)
+    token_ids = write_tokenizer(corpus, spec.vocab_size, path, lowercase=spec.lowercase)
     config = _config(spec, token_ids)
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config)
@@ -99,12 +101,14 @@ def create(spec: ScratchModel, corpus: Iterable[str], path: Path, *, seed: int =
     _write_processors(spec, path)
 
 
-def write_tokenizer(corpus: Iterable[str], vocab_size: int, path: Path) -> dict[str, int]:
+def write_tokenizer(corpus: Iterable[str], vocab_size: int, path: Path, *, lowercase: bool = False) -> dict[str, int]:
     """Train a byte-level BPE tokenizer, write it, and return the ids of the special tokens."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.BPE())
+    if lowercase:
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Split(Regex(_WORDS), "isolated"), pre_tokenizers.ByteLevel(False, use_regex=False)]
     )
@@ -123,11 +127,11 @@ def write_tokenizer(corpus: Iterable[str], vocab_size: int, path: Path) -> dict[
         additional_special_tokens=list(SPECIAL_TOKENS),
         chat_template=_CHAT_TEMPLATE,
     )
-    # Attributes that the Qwen-VL processors look for on their tokenizer.
     fast.save_pretrained(path)
     config_file = path / "tokenizer_config.json"
     config = json.loads(config_file.read_text())
-    config["tokenizer_class"] = "Qwen2TokenizerFast"
+    # Qwen's class is the one that Qwen-VL processors expect, but it puts NFC alone in the place of any normalizer.
+    config["tokenizer_class"] = "PreTrainedTokenizerFast" if lowercase else "Qwen2TokenizerFast"
     config_file.write_text(json.dumps(config, indent=2) + "\n")
     return {token: tokenizer.get_vocab()[token] for token in SPECIAL_TOKENS}
 

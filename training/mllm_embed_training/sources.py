@@ -1,6 +1,7 @@
 """The data package on disk -> rows in memory, licence and split rules applied.
 
-Only `train` rows are read, and share-alike rows are dropped: shipped weights must not learn from them.
+Only `train` rows are read, and share-alike rows are dropped, by licence and by credit: shipped weights must not learn
+from them.
 Pictures stay encoded (a few KiB each) and are decoded when an example is drawn.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from mllm_embed.evaluation.mini_mmeb_rows import tone_edit
 
 DATA_VARIABLE = "MLLM_EMBED_DATA"
 Row = dict[str, Any]
+_SHARE_ALIKE = re.compile(r"share[\s-]?alike|\bBY[\s-](?:NC[\s-])?SA\b", re.IGNORECASE)
 
 
 class DataNotFound(MllmEmbedError):
@@ -51,7 +54,12 @@ def read_rows(folder: Path, pattern: str) -> list[Row]:
     if not files:
         raise DataNotFound(f"{folder} has no {pattern}")
     rows: list[Row] = [row for file in files for row in pq.read_table(file).to_pylist()]
-    return [row for row in rows if row["split"] == "train" and "BY-SA" not in str(row.get("license", ""))]
+    return [row for row in rows if row["split"] == "train" and not is_share_alike(row)]
+
+
+def is_share_alike(row: Row) -> bool:
+    """Whether a row's licence, or the credit of a third party whose picture it shows, is a share-alike one."""
+    return any(_SHARE_ALIKE.search(str(row.get(column) or "")) for column in ("license", "credit"))
 
 
 class Package:
@@ -116,6 +124,12 @@ class Package:
         """One row per textbook figure with alternative text."""
         return [row for row in self.rows("openstax_figures-*.parquet") if row["alt"]]
 
+    def documents(self) -> list[Row]:
+        """One row per graph, table, map or screenshot at reading size, with the texts of the figure that it shows."""
+        figures = {row["image_id"]: row for row in self.figures()}
+        pages = self.rows("openstax_docs_hires.parquet")
+        return [{**figures[page["image_id"]], **page} for page in pages if page["image_id"] in figures]
+
     def stories(self) -> list[Row]:
         """One row per picture-book page, with its picture."""
         pictures = {row["image_sha"]: row["image"] for row in self.rows("story_images.parquet")}
@@ -131,8 +145,12 @@ class Package:
         return self.rows("nlvr.parquet")
 
     def charts(self) -> list[Row]:
+        """One row per Vega-Lite chart."""
+        return self.rows("charts_vegalite.parquet")
+
+    def described_charts(self) -> list[Row]:
         """One row per Vega-Lite chart that says what it shows."""
-        return [row for row in self.rows("charts_vegalite.parquet") if row["spec_description"] or row["title"]]
+        return [row for row in self.charts() if row["spec_description"] or row["title"]]
 
 
 def grouped(rows: Sequence[Row], key: str) -> list[list[Row]]:
