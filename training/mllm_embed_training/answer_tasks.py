@@ -31,7 +31,7 @@ def answer_tasks(package: Package, pictures: Pictures) -> Mapping[str, Callable[
         "story-text": lambda: ExampleTask(package.stories(), partial(_story_text, pictures)),
         "photo-name": lambda: ExampleTask(package.photos(), partial(_photo_name, pictures)),
         "nlvr-question": lambda: ExampleTask(package.scenes(), _nlvr),
-        "chart-text": lambda: ExampleTask(package.charts(), partial(_chart_text, pictures)),
+        "chart-text": lambda: ExampleTask(package.described_charts(), partial(_chart_text, pictures)),
         "emoji-words": lambda: ExampleTask([r for r in package.emoji() if r["concept"]["tags_en"]], _emoji_words),
     }
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from mllm_embed.evaluation.mini_mmeb_rows import class_name, emoji_name, figure_text, icon_text, story_text
+from mllm_embed.evaluation.mini_mmeb_charts import questions_about
+from mllm_embed.evaluation.mini_mmeb_rows import (
+    CHART_QUESTIONS,
+    class_name,
+    emoji_name,
+    figure_text,
+    icon_text,
+    story_text,
+)
 from mllm_embed.tasks import DEFAULT, Task, get_task
 from mllm_embed.types import Image, Text
 from mllm_embed_training.augment import Pictures, Texts, decode
 from mllm_embed_training.examples import Example, ExampleTask, Side
+from mllm_embed_training.scene_tasks import scene_tasks
 from mllm_embed_training.sources import Package, Row
+from mllm_embed_training.word_tasks import cut, in_some_language, story_in_some_language, word_tasks
 
 Describe = Callable[[Row, random.Random], str]
 MakeTask = Callable[[], ExampleTask[Example]]
 
 DEFAULT_SHARE = 0.2
 """Share of the pairs that are learned under the default instruction instead of their task's."""
-MAX_NAME_BYTES = 36
-"""Names in other scripts cost up to a token per byte of the small vocabulary; longer ones would pad whole batches."""
 
 
 def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[str, MakeTask]:
@@ -43,8 +50,14 @@ def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[st
         **described("couples", package.couples, describe_emoji),
         **described("icon", package.icons, describe_icon),
         **described("figure", package.figures, describe_figure),
-        **described("story", package.stories, lambda row, _: story_text(row)),
-        **described("chart", package.charts, lambda row, _: row["spec_description"] or row["title"]),
+        **described("story", package.stories, lambda row, _: cut(story_text(row))),
+        **described("chart", package.described_charts, lambda row, _: row["spec_description"] or row["title"]),
+        **scene_tasks(package),
+        **word_tasks(package),
+        "emoji-names": both(package.emoji, in_some_language, "text-to-image"),
+        "story-pages": both(package.stories, story_in_some_language, "text-to-image"),
+        "doc-t2i": both(package.documents, describe_figure, "document"),
+        "chart-mark": lambda: ExampleTask([r for r in package.charts() if questions_about(r)], _chart_question),
         "emoji-i2i": lambda: ExampleTask(package.emoji_groups(), partial(_same_thing, pictures)),
         "icon-i2i": lambda: ExampleTask(package.icon_groups(), partial(_same_thing, pictures)),
         "emoji-near": lambda: ExampleTask(package.emoji_siblings(), partial(_near, pictures, texts)),
@@ -54,7 +67,6 @@ def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[st
         ),
         "photo-class": lambda: ExampleTask(package.photos(), partial(_photo_class, pictures)),
         "nlvr": lambda: ExampleTask(package.scenes(), _nlvr),
-        "emoji-synonyms": lambda: ExampleTask([r for r in package.emoji() if r["concept"]["tags_en"]], _synonyms),
     }
 
 
@@ -64,11 +76,7 @@ def describe_emoji(row: Row, rng: random.Random) -> str:
     kind = rng.random()
     if kind < 0.1 and concept["tags_en"]:
         return ", ".join(rng.sample(concept["tags_en"], min(3, len(concept["tags_en"]))))
-    if kind < 0.2 and (names := json.loads(concept["names"] or "{}")):
-        name = str(names[rng.choice(sorted(names))])
-        if len(name.encode()) <= MAX_NAME_BYTES:
-            return name
-    return emoji_name(concept)
+    return in_some_language(row, rng) if kind < 0.2 else emoji_name(concept)
 
 
 def describe_icon(row: Row, rng: random.Random) -> str:
@@ -79,8 +87,8 @@ def describe_icon(row: Row, rng: random.Random) -> str:
 def describe_figure(row: Row, rng: random.Random) -> str:
     """Describe a figure: its alternative text, or the first sentence of its caption."""
     if row["caption"] and rng.random() < 0.2:
-        return " ".join(str(row["caption"]).split(". ")[0].split()[:40])
-    return " ".join(figure_text(row).split()[:40])
+        return cut(str(row["caption"]).split(". ")[0])
+    return cut(figure_text(row))
 
 
 def _text_and_image(
@@ -90,7 +98,7 @@ def _text_and_image(
     written = Side((Text(texts(words, rng)),), words.casefold())
     # The key of a picture is its name, so that two pictures of one name are never each other's negatives.
     drawn = Side((pictures(row, rng),), f"image:{words.casefold()}")
-    query, positive = (written, drawn) if direction == "text-to-image" else (drawn, written)
+    query, positive = (drawn, written) if direction == "image-to-text" else (written, drawn)
     return Example(query, positive, _task(direction, rng))
 
 
@@ -147,8 +155,13 @@ def _nlvr(row: Row, rng: random.Random) -> Example:
     return Example(query, Side((Text(truth),), truth), get_task("question"), (Side((Text(other),), other),))
 
 
-def _synonyms(row: Row, rng: random.Random) -> Example:
-    concept = row["concept"]
-    tags = ", ".join(rng.sample(concept["tags_en"], min(4, len(concept["tags_en"]))))
-    name = emoji_name(concept)
-    return Example(Side((Text(tags),), tags.casefold()), Side((Text(name),), name.casefold()), get_task("text-to-text"))
+def _chart_question(row: Row, rng: random.Random) -> Example:
+    """A chart and a question; the right answers, from what other questions about the chart are answered by."""
+    answers = dict(questions_about(row))
+    kind = rng.choice(sorted(answers))
+    right = rng.sample(answers[kind], len(answers[kind]))
+    wrong = sorted({answer for found in answers.values() for answer in found} - set(right))
+    query = Side((Image(decode(row["image"])), Text(CHART_QUESTIONS[kind])), f"{row['image_id']}|{kind}")
+    positive, *also = (Side((Text(text),), text.casefold()) for text in right)
+    negatives = tuple(Side((Text(text),), text.casefold()) for text in wrong)
+    return Example(query, positive, get_task("question"), negatives, tuple(also))

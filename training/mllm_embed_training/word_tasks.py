@@ -1,0 +1,77 @@
+"""Contrastive tasks between texts: keywords and names, captions and alternative texts, languages and English."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Mapping
+
+from mllm_embed.evaluation.mini_mmeb_rows import caption_text, emoji_name, figure_text, keywords_text, story_text
+from mllm_embed.tasks import get_task
+from mllm_embed.types import Text
+from mllm_embed_training.examples import Example, ExampleTask, Side
+from mllm_embed_training.sources import Package, Row
+
+MAX_WORDS = 40
+"""Longer texts are cut: a batch takes as long as its longest ones."""
+MAX_NAME_BYTES = 36
+MAX_TEXT_BYTES = 200
+"""Other scripts cost up to a token per byte of the small vocabulary; longer names and texts would pad whole batches."""
+
+
+def word_tasks(package: Package) -> Mapping[str, Callable[[], ExampleTask[Example]]]:
+    """Return the tasks by name; rows are read when a task is made."""
+    return {
+        "emoji-synonyms": lambda: ExampleTask([r for r in package.emoji() if r["concept"]["tags_en"]], _synonyms),
+        "figure-t2t": lambda: ExampleTask([r for r in package.figures() if r["caption"]], _caption_and_alt),
+        "story-texts": lambda: ExampleTask([r for r in package.stories() if _translated(r)], _translation),
+    }
+
+
+def in_some_language(row: Row, rng: random.Random) -> str:
+    """Name an emoji in one of the languages that have a name for it, English among them; long names in English."""
+    concept = row["concept"]
+    names = json.loads(concept["names"] or "{}")
+    name = str(names[rng.choice(sorted(names))]) if names else ""
+    return name if name and len(name.encode()) <= MAX_NAME_BYTES else emoji_name(concept)
+
+
+def story_in_some_language(row: Row, rng: random.Random) -> str:
+    """Return a page's text, in English as often as not."""
+    texts = _translated(row) if rng.random() < 0.5 else []
+    return rng.choice(texts) if texts else cut(story_text(row))
+
+
+def cut(text: str) -> str:
+    """Return the first `MAX_WORDS` words."""
+    return " ".join(text.split()[:MAX_WORDS])
+
+
+def _synonyms(row: Row, rng: random.Random) -> Example:
+    concept = row["concept"]
+    tags = concept["tags_en"]
+    some = ", ".join(rng.sample(tags, min(4, len(tags)))) if rng.random() < 0.5 else keywords_text(concept)
+    return _pair(some, emoji_name(concept))
+
+
+def _caption_and_alt(row: Row, rng: random.Random) -> Example:
+    texts = [cut(caption_text(row)), cut(figure_text(row))]
+    if rng.random() < 0.3:  # the suite asks from captions to alternative texts
+        texts.reverse()
+    return _pair(*texts)
+
+
+def _translation(row: Row, rng: random.Random) -> Example:
+    return _pair(rng.choice(_translated(row)), cut(story_text(row)))
+
+
+def _translated(row: Row) -> list[str]:
+    """Return a page's texts in languages other than English, those that are not too long."""
+    texts = json.loads(row["texts"] or "{}")
+    words = [" ".join(str(texts[language] or "").split()) for language in sorted(texts) if language != "en"]
+    return [cut(text) for text in words if text and len(cut(text).encode()) <= MAX_TEXT_BYTES]
+
+
+def _pair(query: str, positive: str) -> Example:
+    sides = (Side((Text(text),), text.casefold()) for text in (query, positive))
+    return Example(next(sides), next(sides), get_task("text-to-text"))
