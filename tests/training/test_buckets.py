@@ -74,9 +74,10 @@ def test_the_step_is_that_of_rows_one_by_one_in_their_own_order(tiny_path: Path,
     candidates = [one.candidates[place] for place in (0, 1) for one in prepared]
     sides = [[one.query for one in prepared], candidates]
     encoded = [torch.cat([stage._encoder.encode(stage._encoder.chunks([p])[0]) for p in side]) for side in sides]
-    keys = [[one.query_key for one in prepared], [one.candidate_keys[place] for place in (0, 1) for one in prepared]]
+    query_keys = [one.query_key for one in prepared]
+    candidate_keys = [one.candidate_keys[place] for place in (0, 1) for one in prepared]
     labels = torch.arange(len(LENGTHS))
-    targets = Targets(labels, duplicate_mask(*keys, labels))
+    targets = Targets(labels, duplicate_mask(query_keys, candidate_keys, labels))
     expected = stage._loss.value(encoded[0], encoded[1], targets)
     torch.autograd.backward(expected)
     plain = torch.cat([p.grad.flatten() for p in trainable(stage) if p.grad is not None])

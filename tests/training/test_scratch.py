@@ -89,3 +89,14 @@ def test_the_same_seed_makes_the_same_model_and_another_another(made: ModelDir, 
 @pytest.mark.fast
 def test_the_spec_is_written_as_plain_values() -> None:
     assert json.loads(json.dumps(spec_as_dict(SMALL)))["text"]["head_dim"] == 32
+
+
+def test_capitals_are_small_letters_to_every_reader_of_the_tokenizer(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
+
+    create(replace(SMALL, lowercase=True), TEXTS, tmp_path, seed=1)
+    ours = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    theirs = AutoTokenizer.from_pretrained(tmp_path)  # Qwen's own class would drop the rule
+    for text in ("A RED Circle", "Zwei BLAUE Katzen"):
+        assert ours.encode(text).ids == ours.encode(text.lower()).ids == theirs(text).input_ids

@@ -96,3 +96,18 @@ def test_absent_data_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
         data_folder(None)
     with pytest.raises(DataNotFound, match=r"has no icons\.parquet"):
         Package(tmp_path / "empty").rows("icons.parquet")
+
+
+def test_a_figure_credited_share_alike_is_not_trained_on(tmp_path: Path) -> None:
+    credited = {
+        "own": None,
+        "by": "(credit: someone / CC BY 2.0)",
+        "spelled": "(credit: someone/ Flickr/ Attribution-Share Alike 2.0 Generic)",
+        "short": "(credit: someone, CC BY-SA IGO 3.0)",
+    }
+    rows = [
+        {"image_id": name, "alt": "a", "caption": "b", "credit": credit, "license": "CC-BY-4.0", "split": "train"}
+        for name, credit in credited.items()
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "openstax_figures-00.parquet")
+    assert [row["image_id"] for row in Package(tmp_path).figures()] == ["own", "by"]
