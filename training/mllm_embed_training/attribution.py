@@ -14,9 +14,8 @@ from mllm_embed_training.sources import Package, Row
 
 _HEAD = """# Attribution
 
-`mllm-embed-mini` learned from these works, none of which is shipped. Rows under a share-alike licence were not used;
-some figures of textbooks under CC BY carry a third-party credit, below, and a few of those name a share-alike licence.
-Changes: pictures were scaled, and some recoloured or cropped while training.
+`mllm-embed-mini` learned from these works, none of which is shipped. Rows under a share-alike licence,
+and textbook figures whose third-party credit names one, were not used. The other credits are below. Changes: pictures were scaled, and some recoloured or cropped while training.
 """
 
 

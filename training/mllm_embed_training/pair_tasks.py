@@ -24,6 +24,8 @@ from mllm_embed_training.sources import Package, Row
 from mllm_embed_training.word_tasks import cut, in_some_language, story_in_some_language, word_tasks
 
 Describe = Callable[[Row, random.Random], str]
+Key = Callable[[Row], str]
+"""Row -> what its picture is told from others by; equal for pictures that are never each other's negatives."""
 MakeTask = Callable[[], ExampleTask[Example]]
 
 DEFAULT_SHARE = 0.2
@@ -33,30 +35,30 @@ DEFAULT_SHARE = 0.2
 def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[str, MakeTask]:
     """Return the tasks by name; rows are read when a task is made."""
 
-    def both(rows: Callable[[], list[Row]], text: Describe, direction: str) -> MakeTask:
+    def both(rows: Callable[[], list[Row]], text: Describe, key: Key, direction: str) -> MakeTask:
         return lambda: ExampleTask(
-            rows(), partial(_text_and_image, pictures, texts, describe=text, direction=direction)
+            rows(), partial(_text_and_image, pictures, texts, describe=text, key=key, direction=direction)
         )
 
-    def described(name: str, rows: Callable[[], list[Row]], text: Describe) -> dict[str, MakeTask]:
+    def described(name: str, rows: Callable[[], list[Row]], text: Describe, key: Key) -> dict[str, MakeTask]:
         return {
-            f"{name}-t2i": both(rows, text, "text-to-image"),
-            f"{name}-i2t": both(rows, text, "image-to-text"),
+            f"{name}-t2i": both(rows, text, key, "text-to-image"),
+            f"{name}-i2t": both(rows, text, key, "image-to-text"),
         }
 
     return {
-        **described("emoji", package.emoji, describe_emoji),
-        **described("people", package.people, describe_emoji),
-        **described("couples", package.couples, describe_emoji),
-        **described("icon", package.icons, describe_icon),
-        **described("figure", package.figures, describe_figure),
-        **described("story", package.stories, lambda row, _: cut(story_text(row))),
-        **described("chart", package.described_charts, lambda row, _: row["spec_description"] or row["title"]),
+        **described("emoji", package.emoji, describe_emoji, emoji_key),
+        **described("people", package.people, describe_emoji, emoji_key),
+        **described("couples", package.couples, describe_emoji, emoji_key),
+        **described("icon", package.icons, describe_icon, lambda row: str(row["name"])),
+        **described("figure", package.figures, describe_figure, file_key),
+        **described("story", package.stories, lambda row, _: cut(story_text(row)), story_key),
+        **described("chart", package.described_charts, lambda row, _: row["spec_description"] or row["title"], file_key),
         **scene_tasks(package),
         **word_tasks(package),
-        "emoji-names": both(package.emoji, in_some_language, "text-to-image"),
-        "story-pages": both(package.stories, story_in_some_language, "text-to-image"),
-        "doc-t2i": both(package.documents, describe_figure, "document"),
+        "emoji-names": both(package.emoji, in_some_language, emoji_key, "text-to-image"),
+        "story-pages": both(package.stories, story_in_some_language, story_key, "text-to-image"),
+        "doc-t2i": both(package.documents, describe_figure, file_key, "document"),
         "chart-mark": lambda: ExampleTask([r for r in package.charts() if questions_about(r)], _chart_question),
         "emoji-i2i": lambda: ExampleTask(package.emoji_groups(), partial(_same_thing, pictures)),
         "icon-i2i": lambda: ExampleTask(package.icon_groups(), partial(_same_thing, pictures)),
@@ -91,13 +93,27 @@ def describe_figure(row: Row, rng: random.Random) -> str:
     return cut(figure_text(row))
 
 
+def emoji_key(row: Row) -> str:
+    """Return the English name, which all styles of an emoji share, whatever words it is asked for by."""
+    return emoji_name(row["concept"])
+
+
+def file_key(row: Row) -> str:
+    """Return what names the picture itself."""
+    return str(row["image_id"])
+
+
+def story_key(row: Row) -> str:
+    """Return the checksum of the picture, which several pages may show."""
+    return str(row["sha"])
+
+
 def _text_and_image(
-    pictures: Pictures, texts: Texts, row: Row, rng: random.Random, *, describe: Describe, direction: str
+    pictures: Pictures, texts: Texts, row: Row, rng: random.Random, *, describe: Describe, key: Key, direction: str
 ) -> Example:
     words = describe(row, rng)
     written = Side((Text(texts(words, rng)),), words.casefold())
-    # The key of a picture is its name, so that two pictures of one name are never each other's negatives.
-    drawn = Side((pictures(row, rng),), f"image:{words.casefold()}")
+    drawn = Side((pictures(row, rng),), f"image:{key(row).casefold()}")
     query, positive = (drawn, written) if direction == "image-to-text" else (written, drawn)
     return Example(query, positive, _task(direction, rng))
 
@@ -120,7 +136,7 @@ def _near(pictures: Pictures, texts: Texts, row: tuple[Row, list[Row]], rng: ran
     name = emoji_name(shown["concept"])
     query = Side((Text(texts(name, rng)),), name.casefold())
     positive, negative = (
-        Side((pictures(row, rng),), f"image:{emoji_name(row['concept']).casefold()}") for row in (shown, other)
+        Side((pictures(row, rng),), f"image:{emoji_key(row).casefold()}") for row in (shown, other)
     )
     return Example(query, positive, get_task("text-to-image"), (negative,))
 
