@@ -1,1 +1,7 @@
 """Makes checkpoints: from-scratch LVLM training, contrastive LoRA tuning, export."""
+
+import os
+
+# oneDNN keeps what it made for each of the last 1,024 shapes that it met, up to 20 MiB a piece: with batches of ever new
+# lengths a run on the CPU grew to 22 GiB. It reads the limit when torch first multiplies.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")

@@ -143,7 +143,8 @@ def make_optimizer(stage: Stage, optim: OptimSection) -> torch.optim.AdamW:
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": optim.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=optim.lr, betas=(0.9, 0.98), eps=1e-6)
+    used = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(used, lr=optim.lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
 
 
 def trainable(stage: Stage) -> list[torch.nn.Parameter]:
