@@ -13,6 +13,7 @@ from mllm_embed.modeling.inputs import InputBuilder, ModelInputs
 from mllm_embed.modeling.loading import load_model
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import EmbedInput, Image
+from mllm_embed_training import grad_cache
 from mllm_embed_training.grad_cache import grad_cache_step
 from mllm_embed_training.losses import info_nce, matryoshka
 from mllm_embed_training.objective import LossSection, Targets
@@ -95,10 +96,15 @@ def assert_same(cached: dict[str, Tensor], plain: dict[str, Tensor], limit: floa
         assert (cached[name] - gradient).norm() / gradient.norm() <= limit, name
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize(("size", "few"), [(1, 2), (1, 16), (2, 16), (3, 16)])
 def test_every_gradient_equals_the_plain_steps_under_dropout(
-    model: nn.Module, chunked: Callable[[int], tuple[list[ModelInputs], list[ModelInputs]]], size: int
+    model: nn.Module,
+    chunked: Callable[[int], tuple[list[ModelInputs], list[ModelInputs]]],
+    size: int,
+    few: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(grad_cache, "FEW", few)
     queries, candidates = chunked(size)
     assert any("pixel_values" in chunk for chunk in [*queries, *candidates])
     if size < 3:
@@ -175,7 +181,7 @@ def test_scale_multiplies_the_gradient_but_not_the_loss(
 
 
 @pytest.mark.fast
-def test_one_chunk_per_side_is_encoded_once_and_the_last_of_many_too() -> None:
+def test_one_chunk_per_side_is_encoded_once_and_so_is_the_last_of_a_few() -> None:
     weight = nn.Parameter(torch.eye(3))
     seen: list[Tensor] = []
 
@@ -194,6 +200,11 @@ def test_one_chunk_per_side_is_encoded_once_and_the_last_of_many_too() -> None:
     grad_cache_step(encode_chunk, [rows[:2], rows[2:]], [rows.flip(0)[:2], rows.flip(0)[2:]], difference)
     assert len(seen) == 2 + 4 + 3
     torch.testing.assert_close(weight.grad, expected)
+    weight.grad = None
+    seen.clear()
+    many = torch.ones(grad_cache.FEW // 2 + 1, 1, 3)
+    grad_cache_step(encode_chunk, list(many), list(many), difference)
+    assert len(seen) == 2 * 2 * len(many)
 
 
 @pytest.mark.fast

@@ -29,7 +29,12 @@ def png() -> bytes:
 def test_a_picture_asked_for_in_two_languages_is_one_answer(task: str, words: set[str], tmp_path: Path) -> None:
     names = json.dumps({"en": "heart", "es": "corazón", "fr": "coeur"})
     concept = {"concept_id": "heart", "label_en": "heart", "group": "g", "tags_en": ["love"], "names": names}
-    page = {"image_id": "page-1", "sha": "1", "text_en": "a dog", "texts": json.dumps({"en": "a dog", "es": "un perro"})}
+    page = {
+        "image_id": "page-1",
+        "sha": "1",
+        "text_en": "a dog",
+        "texts": json.dumps({"en": "a dog", "es": "un perro"}),
+    }
     tables: dict[str, dict[str, object]] = {
         "emoji_concepts": concept,
         "emoji_images-00": {"image_id": "noto:heart", "concept_id": "heart", "style": "noto", "image": png()},

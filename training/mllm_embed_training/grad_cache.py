@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 Chunk = TypeVar("Chunk")
+FEW = 16
+"""Chunks of a step, both sides together, up to which encoding one of them once instead of twice is worth its memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,8 @@ def grad_cache_step(
 
     The result equals that of encoding every chunk with a graph, in order, queries first: the random state in front of
     each chunk is replayed, so dropout drops the same numbers, and the generators end where that step leaves them.
-    The graph of the last chunk is kept from the first pass, not made twice; with one chunk per side both are, which is
-    the plain step.
+    With one chunk per side both graphs are kept from the first pass, which is the plain step. Of up to `FEW` chunks the
+    last one's is, so that it is not encoded twice; of more none is, so that the loss has that memory for itself.
 
     Args:
         encode: one chunk -> vectors [chunk, D], with a graph to the trainable weights where gradients are enabled. A
@@ -75,7 +77,7 @@ def grad_cache_step(
             f"but got {len(query_chunks)} of queries and {len(candidate_chunks)} of candidates"
         )
     chunks = [*query_chunks, *candidate_chunks]
-    replays = 0 if len(chunks) == 2 else len(chunks) - 1
+    replays = len(chunks) - _kept(len(chunks))
     states: list[_RngState] = []
     vectors: list[Tensor] = []
     with torch.no_grad():
@@ -91,13 +93,23 @@ def grad_cache_step(
     loss = loss_fn(*leaves)
     of_sides = torch.autograd.grad(loss * scale, leaves)
     gradients = [part for side, of in zip(_halves(sizes, sides), of_sides, strict=True) for part in of.split(side)]
+    loss = loss.detach()
+    del leaves
 
-    torch.autograd.backward(held, gradients[replays:])
-    del held
+    if held:
+        torch.autograd.backward(held, gradients[replays:])
+        del held
     for chunk, state, gradient in zip(chunks[:replays], states, gradients, strict=False):
         with state.replayed():
             torch.autograd.backward(encode(chunk), gradient)
-    return loss.detach()
+    return loss
+
+
+def _kept(chunks: int) -> int:
+    """Of how many chunks, the last ones, the graph is kept from the first pass."""
+    if chunks == 2:
+        return 2
+    return 1 if chunks <= FEW else 0
 
 
 def _halves(items: list[Chunk], first: int) -> tuple[list[Chunk], list[Chunk]]:

@@ -53,7 +53,9 @@ def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[st
         **described("icon", package.icons, describe_icon, lambda row: str(row["name"])),
         **described("figure", package.figures, describe_figure, file_key),
         **described("story", package.stories, lambda row, _: cut(story_text(row)), story_key),
-        **described("chart", package.described_charts, lambda row, _: row["spec_description"] or row["title"], file_key),
+        **described(
+            "chart", package.described_charts, lambda row, _: row["spec_description"] or row["title"], file_key
+        ),
         **scene_tasks(package),
         **word_tasks(package),
         "emoji-names": both(package.emoji, in_some_language, emoji_key, "text-to-image"),
@@ -135,9 +137,7 @@ def _near(pictures: Pictures, texts: Texts, row: tuple[Row, list[Row]], rng: ran
     other = rng.choice([sibling for sibling in family if sibling is not shown])
     name = emoji_name(shown["concept"])
     query = Side((Text(texts(name, rng)),), name.casefold())
-    positive, negative = (
-        Side((pictures(row, rng),), f"image:{emoji_key(row).casefold()}") for row in (shown, other)
-    )
+    positive, negative = (Side((pictures(row, rng),), f"image:{emoji_key(row).casefold()}") for row in (shown, other))
     return Example(query, positive, get_task("text-to-image"), (negative,))
 
 
