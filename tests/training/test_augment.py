@@ -21,11 +21,19 @@ def test_as_many_texts_are_written_otherwise_as_the_share_says() -> None:
     assert 170 < sum(text != NAME for text in written(0.2)) < 230
 
 
-def test_texts_are_in_capitals_mistyped_or_in_another_order() -> None:
+def test_texts_are_in_capitals_mistyped_in_another_order_or_introduced() -> None:
     kinds = Counter(kind(text) for text in written(1.0))
-    assert set(kinds) == {"capitals", "order", "mistyped", "as it was"}
-    assert kinds["as it was"] < 30  # a slip can write the same letter, a shuffle the same order
-    assert min(kinds["order"], kinds["mistyped"]) > 200 < kinds["capitals"]
+    assert set(kinds) == {"capitals", "order", "mistyped", "introduced", "as it was"}
+    assert kinds.pop("as it was") < 30  # a slip can write the same letter, a shuffle the same order
+    assert min(kinds.values()) > 180
+
+
+@pytest.mark.parametrize(("text", "article"), [("umbrella", "an"), ("Red heart", "a")])
+def test_the_article_fits_the_word(text: str, article: str) -> None:
+    rng = random.Random(0)
+    found = {words[: -len(text) - 1] for words in (Texts(1.0)(text, rng) for _ in range(1000)) if words.endswith(text)}
+    assert found >= {article, "the", f"a picture of {article}"}
+    assert {words.split()[-1] for words in found if words} == {article, "the"}
 
 
 def kind(text: str) -> str:
@@ -33,6 +41,8 @@ def kind(text: str) -> str:
         return "as it was"
     if text.casefold() == NAME:
         return "capitals"
+    if text.endswith(f" {NAME}"):
+        return "introduced"
     return "order" if sorted(text.split()) == sorted(NAME.split()) else "mistyped"
 
 

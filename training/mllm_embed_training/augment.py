@@ -16,6 +16,7 @@ import PIL.ImageOps
 from mllm_embed.types import Image
 
 WHITE = (255, 255, 255)
+_KINDS = ("a picture", "an image", "a drawing", "picture", "image")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class Texts:
     """Writes the words for a picture of a training row.
 
     Attributes:
-        augment: share of the texts that are in capitals, mistyped or in another order; the rest stays as it is.
+        augment: share of the texts that are in capitals, mistyped, in another order or introduced by an article; the
+            rest stays as it is.
     """
 
     augment: float
@@ -47,7 +49,7 @@ class Texts:
         """Return a text, augmented or plain; at a share of 0 nothing is drawn."""
         if not self.augment or rng.random() >= self.augment:
             return text
-        return rng.choice((_capitals, _capitals, _mistyped, _reordered))(text, rng)
+        return rng.choice((_capitals, _mistyped, _reordered, _introduced))(text, rng)
 
 
 def _capitals(text: str, rng: random.Random) -> str:
@@ -69,6 +71,12 @@ def _mistyped(text: str, rng: random.Random) -> str:
 def _reordered(text: str, rng: random.Random) -> str:
     words = text.split()
     return " ".join(rng.sample(words, len(words)))
+
+
+def _introduced(text: str, rng: random.Random) -> str:
+    """Write `an umbrella` for `umbrella`, as people do who ask for one."""
+    article = "an" if text[:1].lower() in tuple("aeiou") else "a"
+    return f"{rng.choice((article, article, 'the', f'{rng.choice(_KINDS)} of {article}'))} {text}"
 
 
 def decode(data: bytes, rng: random.Random | None = None) -> PIL.Image.Image:

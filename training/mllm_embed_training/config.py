@@ -119,7 +119,7 @@ class DataSection(Section):
     augment: float = Field(default=0.5, ge=0, le=1)
     """Share of the pictures that are augmented."""
     augment_texts: float = Field(default=0, ge=0, le=1)
-    """Share of the pictures' texts that are written in capitals, mistyped or in another order."""
+    """Share of the pictures' texts that are written in capitals, mistyped, in another order or with an article."""
     workers: int = Field(default=0, ge=0)
     """Processes that prepare batches; 0 prepares in the training process."""
 
