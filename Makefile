@@ -11,6 +11,8 @@ BACKEND ?= auto
 ARGS ?=
 
 export MLLM_EMBED_DATA
+# Where it is set, every process compiles all of torch, transformers and vLLM again.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 PREPARE = @test -n "$(PYTHON)" || { echo "mllm-embed needs Python 3.11 to 3.14, and there is none here; name one: make $@ PYTHON=/path/to/python"; exit 2; }; \
 	"$(PYTHON)" install/prepare.py
