@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from mllm_embed.evaluation.mini_mmeb_charts import questions_about
+from mllm_embed.evaluation.mini_mmeb_classes import NO_KIND
 from mllm_embed.evaluation.mini_mmeb_rows import (
     CHART_QUESTIONS,
     class_name,
@@ -68,6 +69,9 @@ def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[st
         "emoji-edit": lambda: ExampleTask(package.emoji_edits(), partial(_edit, pictures)),
         "emoji-group": lambda: ExampleTask(
             [r for r in package.emoji() if r["concept"]["group"]], partial(_emoji_group, pictures)
+        ),
+        "figure-class": lambda: ExampleTask(
+            [r for r in package.figures() if r["kind"] and r["kind"] != NO_KIND], partial(_figure_class, pictures)
         ),
         "photo-class": lambda: ExampleTask(package.photos(), partial(_photo_class, pictures)),
         "nlvr": lambda: ExampleTask(package.scenes(), _nlvr),
@@ -156,6 +160,10 @@ def _emoji_group(pictures: Pictures, row: Row, rng: random.Random) -> Example:
 
 def _photo_class(pictures: Pictures, row: Row, rng: random.Random) -> Example:
     return _classified(pictures, row, class_name(row["label"]), rng)
+
+
+def _figure_class(pictures: Pictures, row: Row, rng: random.Random) -> Example:
+    return _classified(pictures, row, str(row["kind"]), rng)
 
 
 def _classified(pictures: Pictures, row: Row, label: str, rng: random.Random) -> Example:
