@@ -22,7 +22,6 @@ from mllm_embed.evaluation.scenes import (
 )
 from mllm_embed.tasks import DEFAULT, Task, get_task
 from mllm_embed.types import Image, Text
-from mllm_embed_training.errors import CorruptRow
 from mllm_embed_training.examples import Example, ExampleTask, Side
 from mllm_embed_training.sources import Package, Row, grouped
 
@@ -33,10 +32,15 @@ NEGATIVES = 3
 def scene_tasks(package: Package) -> Mapping[str, Callable[[], ExampleTask[Example]]]:
     """Return the tasks by name; rows are read when a task is made. Scenes are never augmented: places are the point."""
     return {
-        "nlvr-object": lambda: ExampleTask([row for row in package.scenes() if row["structured"]], _named_object),
+        "nlvr-object": lambda: ExampleTask([row for row in package.scenes() if _can_be_asked(row)], _named_object),
         "sprite-scene": lambda: _among_sprites(package, _named_sprite),
         "sprite-condition": lambda: _among_sprites(package, _named_side),
     }
+
+
+def _can_be_asked(row: Row) -> bool:
+    """Whether some object of a scene of NLVR has a name that fits no other one."""
+    return bool(row["structured"]) and bool(unmistakable(scene_objects(row)))
 
 
 def _among_sprites(
@@ -51,10 +55,7 @@ def _among_sprites(
 def _named_object(row: Row, rng: random.Random) -> Example:
     """A scene of NLVR and what one of its objects is called; the crop of that object, from those of others."""
     objects = scene_objects(row)
-    clear = unmistakable(objects)
-    if not clear:
-        raise CorruptRow(f"every name in scene {row['image_id']} fits several objects")
-    asked = rng.choice(clear)
+    asked = rng.choice(unmistakable(objects))
     looks = {one.look: one for one in objects if one.look != asked.look}
     scene = PIL.Image.open(io.BytesIO(row["image"])).convert("RGB")
     crops = [
