@@ -13,6 +13,7 @@ from mllm_embed.backends.fake import FAKE_MODEL, fake_embedder
 from mllm_embed.cli import main
 from mllm_embed.embedder import Embedder
 from mllm_embed.toy_shapes import scenes
+from mllm_embed_training.mining.outputs import seen_from
 from mllm_embed_training.mining.vectors import Encoding
 
 pytestmark = pytest.mark.fast
@@ -196,3 +197,13 @@ def test_impossible_options_are_refused_before_anything_is_read(refused: Refused
     assert refused("nowhere.jsonl", "--max-relative", "0") == "max-relative must be a number above 0, but is 0.0"
     assert refused("nowhere.jsonl", "-n", "0") == "per-query must be between 1 and the window of 100, but is 0"
     assert refused("nowhere.jsonl", "--task", "none").startswith("task must be one of")
+
+
+def test_paths_lead_from_a_linked_folder_to_the_pictures(tmp_path: Path) -> None:
+    for folder in ("other/disk", "pictures"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "pictures" / "one.png").touch()
+    (tmp_path / "mined").symlink_to(tmp_path / "other" / "disk")
+    written = seen_from(tmp_path / "mined", tmp_path / "pictures")("one.png")
+    assert isinstance(written, str)
+    assert (tmp_path / "mined" / written).exists()

@@ -155,6 +155,16 @@ def test_dora_learns_magnitudes_and_merges(tiny_path: Path, tmp_path: Path) -> N
     assert done.proof.merged_cosine > 0.9999
 
 
+def test_an_adapter_finds_its_start_where_the_folder_of_runs_is_a_link(tiny_path: Path, tmp_path: Path) -> None:
+    (tmp_path / "other" / "disk" / "runs").mkdir(parents=True)
+    (tmp_path / "runs").symlink_to(tmp_path / "other" / "disk" / "runs")
+    run = tmp_path / "runs" / "one"
+    config = recipe(tiny_path, run, lora={"r": 4, "alpha": 8})
+    stage, start = build_stage(config, run)
+    save_result(stage, start, config, run / "model")
+    assert open_model_dir(str(run / "model")).weights.samefile(start.weights)
+
+
 def test_an_adapter_is_no_start(tiny_path: Path, tmp_path: Path) -> None:
     config = recipe(tiny_path, tmp_path / "run", lora={"r": 4, "alpha": 8})
     stage, start = build_stage(config, tmp_path / "run")

@@ -242,7 +242,7 @@ def _write_result(stage: Stage, start: ModelDir, config: TrainConfig, out: Path)
                 shutil.copyfile(file, out / file.name)
     else:
         digest = file_sha256(out / "adapter_model.safetensors")
-        base = os.path.relpath(start.weights, out)
+        base = os.path.relpath(start.weights.resolve(), out.resolve())  # `..` of a linked folder leads elsewhere
         changes |= {"base": base, "adapter": ".", "adapter_sha256": digest}
         changes["quantization"] = config.model.quantization
     if config.stage not in ("generative", "reconstruct"):

@@ -103,7 +103,7 @@ def seen_from(folder: Path, images: Path) -> ReadPicture:
             value = value.get("bytes") or value.get("path")
         if isinstance(value, bytes) or value.startswith(_ELSEWHERE) or Path(value).is_absolute():
             return value  # type: ignore[no-any-return]  # a string or bytes: the row was read once already
-        return os.path.relpath(images / value, folder)
+        return os.path.relpath(images.resolve() / value, folder.resolve())
 
     return name
 
