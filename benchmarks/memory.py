@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-LIVE_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
-"""Environment of processes that measure: large blocks go back to the system when freed, so that the peak of the process
-is the memory in use, and not what the C library keeps for later."""
+LIVE_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**16), "MALLOC_ARENA_MAX": "1"}
+"""Environment of processes that measure: blocks go back to the system when freed, so that the peak of the process is
+the memory in use, and not what the C library keeps for later, which grows with the number of chunks."""
 
 
 class Memory:

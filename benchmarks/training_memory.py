@@ -92,10 +92,10 @@ def _peak(model_dir: ModelDir, batch: int, options: argparse.Namespace) -> float
 
 
 def _pair(encoder: PromptEncoder, number: int) -> PreparedExample:
-    """Return a short text, and another one as its answer."""
+    """Return a short text, and another one as its answer; all as long, so that all chunks take as much."""
     text = " ".join(WORDS[number % 7 : number % 7 + 5])
-    query = encoder.render(EmbedInput.of(f"{text} {number}"), "")
-    answer = encoder.render(EmbedInput.of(f"{number} {text}"), "")
+    query = encoder.render(EmbedInput.of(f"{text} {number:05}"), "")
+    answer = encoder.render(EmbedInput.of(f"{number:05} {text}"), "")
     return PreparedExample(query, [answer], f"query {number}", [f"answer {number}"], [1.0], [float("nan")], None)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -150,25 +150,23 @@ class ContrastiveStage:
 
     def backward(self, batch: ContrastiveBatch) -> Metrics:
         """Accumulate this rank's part of the gradients of the loss over the batches of all ranks."""
-        accuracy = torch.zeros(())
+        seen: Metrics = {}
+        queries, candidates = (self._encoder.looked_at(chunks) for chunks in (batch.queries, batch.candidates))
+        loss = grad_cache_step(self._encoder.encode, queries, candidates, self._objective(batch, seen))
+        tokens = sum(int(chunk["attention_mask"].sum()) for chunk in [*batch.queries, *batch.candidates])
+        return {"loss": float(loss), **seen, "tokens": ranks.total(tokens)}
+
+    def _objective(self, batch: ContrastiveBatch, seen: Metrics) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the loss of a batch's vectors, which also fills in `seen`; who drops it drops its masks."""
         targets = self._targets(batch)
 
         def loss_of(queries: Tensor, candidates: Tensor) -> Tensor:
-            nonlocal accuracy
             queries, candidates = ranks.gather(queries), ranks.gather(candidates)
-            accuracy = _accuracy(queries, candidates, targets)
+            seen["accuracy"] = float(_accuracy(queries, candidates, targets))
+            seen["negatives"] = targets.excluded.shape[1] - 1 - int(targets.excluded.sum()) / len(targets.labels)
             return self._loss.value(queries, candidates, targets)
 
-        queries, candidates = (self._encoder.looked_at(chunks) for chunks in (batch.queries, batch.candidates))
-        loss = grad_cache_step(self._encoder.encode, queries, candidates, loss_of)
-        tokens = sum(int(chunk["attention_mask"].sum()) for chunk in [*batch.queries, *batch.candidates])
-        negatives = targets.excluded.shape[1] - 1 - int(targets.excluded.sum()) / len(targets.labels)
-        return {
-            "loss": float(loss),
-            "accuracy": float(accuracy),
-            "negatives": negatives,
-            "tokens": ranks.total(tokens),
-        }
+        return loss_of
 
     def _targets(self, batch: ContrastiveBatch) -> Targets:
         """Return what is right in the batches of all ranks."""

@@ -62,7 +62,8 @@ def grad_cache_step(
             chunk may lack pictures, or differ from the others in size.
         query_chunks: at least one.
         candidate_chunks: at least one.
-        loss_fn: all queries [Q, D] and candidates [C, D], in the order of the chunks -> a scalar. Called once.
+        loss_fn: all queries [Q, D] and candidates [C, D], in the order of the chunks -> a scalar. Called once, and
+            dropped before chunks are encoded again.
         scale: the gradient is multiplied by it (gradient accumulation, data parallelism); the returned loss is not.
 
     Returns:
@@ -94,7 +95,7 @@ def grad_cache_step(
     of_sides = torch.autograd.grad(loss * scale, leaves)
     gradients = [part for side, of in zip(_halves(sizes, sides), of_sides, strict=True) for part in of.split(side)]
     loss = loss.detach()
-    del leaves
+    del leaves, loss_fn  # with what it holds of all pairs
 
     if held:
         torch.autograd.backward(held, gradients[replays:])
