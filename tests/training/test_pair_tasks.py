@@ -28,8 +28,14 @@ def png() -> bytes:
 )
 def test_a_picture_asked_for_in_two_languages_is_one_answer(task: str, words: set[str], tmp_path: Path) -> None:
     names = json.dumps({"en": "heart", "es": "corazón", "fr": "coeur"})
-    concept = {"concept_id": "heart", "label_en": "heart", "group": "g", "tags_en": ["love"], "names": names}
-    page = {
+    concept: dict[str, object] = {
+        "concept_id": "heart",
+        "label_en": "heart",
+        "group": "g",
+        "tags_en": ["love"],
+        "names": names,
+    }
+    page: dict[str, object] = {
         "image_id": "page-1",
         "sha": "1",
         "text_en": "a dog",
