@@ -1,7 +1,7 @@
 """What each part of the recipe is worth: the same short LoRA tuning with parts left out or put in, by several seeds.
 
-    python benchmarks/ablations.py --start runs/mini-lvlm/model
-    python benchmarks/ablations.py --start runs/mini-lvlm/model --seeds 1 --steps 5 --only "in-batch" --limit-pool 50
+    python benchmarks/ablations.py --start training/models/mini-lvlm
+    python benchmarks/ablations.py --start training/models/mini-lvlm --seeds 1 --steps 5 --only in-batch --limit-pool 50
 
 Every case starts from the same LVLM; cases of one seed see the same rows in the same order, unless the case is about
 the order. Each trained model is measured on held-out tasks of `mini-mmeb`, and kept with its scores under --out: a

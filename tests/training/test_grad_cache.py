@@ -1,5 +1,6 @@
 """GradCache gives every trainable weight the gradient of the plain step: dropout, text-only chunks and all."""
 
+import weakref
 from collections.abc import Callable
 
 import PIL.Image
@@ -205,6 +206,25 @@ def test_one_chunk_per_side_is_encoded_once_and_so_is_the_last_of_a_few() -> Non
     many = torch.ones(grad_cache.FEW // 2 + 1, 1, 3)
     grad_cache_step(encode_chunk, list(many), list(many), difference)
     assert len(seen) == 2 * 2 * len(many)
+
+
+@pytest.mark.fast
+def test_what_the_loss_holds_is_let_go_before_chunks_are_encoded_again() -> None:
+    weight = nn.Parameter(torch.eye(3))
+    mask = torch.ones(4, 4)
+    alive, while_encoding = weakref.ref(mask), list[bool]()
+
+    def encode_chunk(chunk: Tensor) -> Tensor:
+        while_encoding.append(alive() is not None)
+        return chunk @ weight
+
+    def held(mask: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda queries, candidates: (queries @ candidates.T * mask).sum()
+
+    objectives = [held(mask)]
+    del mask
+    grad_cache_step(encode_chunk, list(torch.ones(2, 2, 3)), list(torch.ones(2, 2, 3)), objectives.pop())
+    assert while_encoding == [True] * 4 + [False] * 3
 
 
 @pytest.mark.fast

@@ -25,9 +25,7 @@ def answer_tasks(package: Package, pictures: Pictures) -> Mapping[str, Callable[
         ),
         "icon-name": lambda: ExampleTask(package.icons(), partial(_icon_name, pictures)),
         "figure-text": lambda: ExampleTask(package.figures(), partial(_figure_text, pictures)),
-        "figure-kind": lambda: ExampleTask(
-            [r for r in package.figures() if r["kind"] != "other"], partial(_figure_kind, pictures)
-        ),
+        "figure-kind": lambda: ExampleTask(package.figures_of_a_kind(), partial(_figure_kind, pictures)),
         "story-text": lambda: ExampleTask(package.stories(), partial(_story_text, pictures)),
         "photo-name": lambda: ExampleTask(package.photos(), partial(_photo_name, pictures)),
         "nlvr-question": lambda: ExampleTask(package.scenes(), _nlvr),

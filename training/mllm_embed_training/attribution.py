@@ -14,9 +14,9 @@ from mllm_embed_training.sources import Package, Row
 
 _HEAD = """# Attribution
 
-`mllm-embed-mini` learned from these works, none of which is shipped. Rows under a share-alike licence, and textbook
-figures whose third-party credit names one, were not used; other credits are below. Changes: pictures were scaled, and
-some recoloured or cropped while training.
+The weights beside this page learned from these works, none of which is shipped. Rows under a share-alike licence, and
+textbook figures whose third-party credit names one, were not used; other credits are below. Changes: pictures were
+scaled, and some recoloured or cropped while training.
 """
 
 

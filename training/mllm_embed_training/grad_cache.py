@@ -87,15 +87,9 @@ def grad_cache_step(
             vectors.append(encode(chunk))
     held = [encode(chunk) for chunk in chunks[replays:]]
 
-    sides = len(query_chunks)
-    sizes = [len(vector) for vector in [*vectors, *held]]
-    leaves = [torch.cat(side).requires_grad_() for side in _halves([*vectors, *(v.detach() for v in held)], sides)]
-    vectors.clear()  # the leaves hold them now
-    loss = loss_fn(*leaves)
-    of_sides = torch.autograd.grad(loss * scale, leaves)
-    gradients = [part for side, of in zip(_halves(sizes, sides), of_sides, strict=True) for part in of.split(side)]
-    loss = loss.detach()
-    del leaves, loss_fn  # with what it holds of all pairs
+    vectors += [vector.detach() for vector in held]
+    loss, gradients = _of_vectors(loss_fn, vectors, len(query_chunks), scale)
+    del vectors, loss_fn  # and with it what it holds of all pairs
 
     if held:
         torch.autograd.backward(held, gradients[replays:])
@@ -106,13 +100,27 @@ def grad_cache_step(
     return loss
 
 
+def _of_vectors(
+    loss_fn: Callable[[Tensor, Tensor], Tensor], vectors: list[Tensor], queries: int, scale: float
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the loss, without graph, and for each chunk's vectors the gradient of `scale` times it.
+
+    Args:
+        loss_fn: as for `grad_cache_step`.
+        vectors: of each chunk, [chunk, D].
+        queries: how many of the chunks are queries'.
+        scale: as for `grad_cache_step`.
+    """
+    sides = (vectors[:queries], vectors[queries:])
+    leaves = [torch.cat(side).requires_grad_() for side in sides]
+    loss = loss_fn(*leaves)
+    gradients = torch.autograd.grad(loss * scale, leaves)
+    of_chunks = [of.split([len(chunk) for chunk in side]) for side, of in zip(sides, gradients, strict=True)]
+    return loss.detach(), [part for parts in of_chunks for part in parts]
+
+
 def _kept(chunks: int) -> int:
     """Of how many chunks, the last ones, the graph is kept from the first pass."""
     if chunks == 2:
         return 2
     return 1 if chunks <= FEW else 0
-
-
-def _halves(items: list[Chunk], first: int) -> tuple[list[Chunk], list[Chunk]]:
-    """Cut a list of queries' and candidates' items where the candidates begin."""
-    return items[:first], items[first:]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from mllm_embed.evaluation.mini_mmeb_charts import questions_about
-from mllm_embed.evaluation.mini_mmeb_classes import NO_KIND
 from mllm_embed.evaluation.mini_mmeb_rows import (
     CHART_QUESTIONS,
     class_name,
@@ -70,9 +69,7 @@ def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[st
         "emoji-group": lambda: ExampleTask(
             [r for r in package.emoji() if r["concept"]["group"]], partial(_emoji_group, pictures)
         ),
-        "figure-class": lambda: ExampleTask(
-            [r for r in package.figures() if r["kind"] and r["kind"] != NO_KIND], partial(_figure_class, pictures)
-        ),
+        "figure-class": lambda: ExampleTask(package.figures_of_a_kind(), partial(_figure_class, pictures)),
         "photo-class": lambda: ExampleTask(package.photos(), partial(_photo_class, pictures)),
         "nlvr": lambda: ExampleTask(package.scenes(), _nlvr),
     }

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from mllm_embed.errors import MllmEmbedError
+from mllm_embed.evaluation.mini_mmeb_classes import NO_KIND
 from mllm_embed.evaluation.mini_mmeb_rows import tone_edit
 
 DATA_VARIABLE = "MLLM_EMBED_DATA"
@@ -123,6 +124,10 @@ class Package:
     def figures(self) -> list[Row]:
         """One row per textbook figure with alternative text."""
         return [row for row in self.rows("openstax_figures-*.parquet") if row["alt"]]
+
+    def figures_of_a_kind(self) -> list[Row]:
+        """Those of them whose kind is known: graph, table, map, ..."""
+        return [row for row in self.figures() if row["kind"] and row["kind"] != NO_KIND]
 
     def documents(self) -> list[Row]:
         """One row per graph, table, map or screenshot at reading size, with the texts of the figure that it shows."""
