@@ -3,6 +3,7 @@
 import io
 import json
 import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import PIL.Image
@@ -47,9 +48,39 @@ def test_a_picture_asked_for_in_two_languages_is_one_answer(task: str, words: se
         "story_images": {"image_sha": "1", "image": png()},
         "story_pages": page,
     }
-    for name, row in tables.items():
-        pq.write_table(pa.Table.from_pylist([{**row, "split": "train"}]), tmp_path / f"{name}.parquet")
+    write_rows(tmp_path, {name: [row] for name, row in tables.items()})
     made = pair_tasks(Package(tmp_path), Pictures(0), Texts(0))[task]()
     drawn = [made.draw(made.rows[0], random.Random(seed)) for seed in range(40)]
     assert {example.query.key for example in drawn} == words
     assert len({example.positive.key for example in drawn}) == 1
+
+
+@pytest.mark.parametrize(("task", "label"), [("emoji-group", "smileys"), ("emoji-subgroup", "cat face")])
+def test_groups_and_subgroups_are_learned_apart(task: str, label: str, tmp_path: Path) -> None:
+    concept = {"concept_id": "cat", "label_en": "cat", "group": "smileys", "subgroup": "cat-face", "tags_en": ["cat"]}
+    image = {"image_id": "noto:cat", "concept_id": "cat", "style": "noto", "image": png()}
+    write_rows(tmp_path, {"emoji_concepts": [concept], "emoji_images-00": [image]})
+    made = pair_tasks(Package(tmp_path), Pictures(0), Texts(0))[task]()
+    drawn = [made.draw(made.rows[0], random.Random(seed)) for seed in range(10)]
+    assert {example.positive.key for example in drawn} == {label}
+
+
+def test_the_negatives_of_an_edit_are_the_picture_and_another_tone_of_it(tmp_path: Path) -> None:
+    tones: dict[str, list[str]] = {"wave": [], "light": ["light"], "dark": ["dark"]}
+    concepts: list[dict[str, object]] = [
+        {"concept_id": name, "base_id": "wave", "family_id": "wave", "gender": None, "skin_tones": found}
+        for name, found in tones.items()
+    ]
+    images: list[dict[str, object]] = [
+        {"image_id": name, "concept_id": name, "style": "noto", "image": png()} for name in tones
+    ]
+    write_rows(tmp_path, {"emoji_concepts": concepts, "emoji_images-00": images})
+    made = pair_tasks(Package(tmp_path), Pictures(0), Texts(0))["emoji-edit"]()
+    drawn = [made.draw(made.rows[place], random.Random(0)) for place in range(len(made.rows))]
+    found = {(one.positive.key, *(negative.key for negative in one.negatives)) for one in drawn}
+    assert found == {("light", "wave", "dark"), ("dark", "wave", "light")}
+
+
+def write_rows(folder: Path, tables: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
+    for name, rows in tables.items():
+        pq.write_table(pa.Table.from_pylist([{**row, "split": "train"} for row in rows]), folder / f"{name}.parquet")

@@ -90,6 +90,29 @@ def test_edits_change_one_attribute_within_a_style(package: Package) -> None:
     }
 
 
+def test_an_edit_knows_what_other_edits_make_of_the_picture(tmp_path: Path) -> None:
+    concepts = [
+        {"concept_id": name, "base_id": "wave", "skin_tones": tones, "gender": None, "family_id": "wave"}
+        for name, tones in (("wave", []), ("light", ["light"]), ("dark", ["dark"]), ("both", ["light", "dark"]))
+    ]
+    images = [
+        {"image_id": f"{style}:{concept['concept_id']}", "concept_id": concept["concept_id"], "style": style}
+        for style in ("noto", "fluent-3d")
+        for concept in concepts
+    ]
+    for name, rows in (("concepts", concepts), ("images-00", images)):
+        pq.write_table(
+            pa.Table.from_pylist([{**row, "split": "train"} for row in rows]), tmp_path / f"emoji_{name}.parquet"
+        )
+    found = {(e["after"]["image_id"], *(o["image_id"] for o in e["others"])) for e in Package(tmp_path).emoji_edits()}
+    assert found == {
+        ("noto:light", "noto:dark"),
+        ("noto:dark", "noto:light"),
+        ("fluent-3d:light", "fluent-3d:dark"),
+        ("fluent-3d:dark", "fluent-3d:light"),
+    }
+
+
 def test_absent_data_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLLM_EMBED_DATA", raising=False)
     with pytest.raises(DataNotFound, match="set MLLM_EMBED_DATA"):

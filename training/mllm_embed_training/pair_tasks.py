@@ -46,6 +46,11 @@ def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[st
             f"{name}-i2t": both(rows, text, key, "image-to-text"),
         }
 
+    def emoji_class(level: str) -> MakeTask:
+        return lambda: ExampleTask(
+            [row for row in package.emoji() if row["concept"][level]], partial(_emoji_class, pictures, level=level)
+        )
+
     return {
         **described("emoji", package.emoji, describe_emoji, emoji_key),
         **described("people", package.people, describe_emoji, emoji_key),
@@ -66,9 +71,9 @@ def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[st
         "icon-i2i": lambda: ExampleTask(package.icon_groups(), partial(_same_thing, pictures)),
         "emoji-near": lambda: ExampleTask(package.emoji_siblings(), partial(_near, pictures, texts)),
         "emoji-edit": lambda: ExampleTask(package.emoji_edits(), partial(_edit, pictures)),
-        "emoji-group": lambda: ExampleTask(
-            [r for r in package.emoji() if r["concept"]["group"]], partial(_emoji_group, pictures)
-        ),
+        # apart, since a batch of both would take the subgroup of a picture for a wrong answer to its group
+        "emoji-group": emoji_class("group"),
+        "emoji-subgroup": emoji_class("subgroup"),
         "figure-class": lambda: ExampleTask(package.figures_of_a_kind(), partial(_figure_class, pictures)),
         "photo-class": lambda: ExampleTask(package.photos(), partial(_photo_class, pictures)),
         "nlvr": lambda: ExampleTask(package.scenes(), _nlvr),
@@ -143,16 +148,16 @@ def _near(pictures: Pictures, texts: Texts, row: tuple[Row, list[Row]], rng: ran
 
 
 def _edit(pictures: Pictures, row: Row, rng: random.Random) -> Example:
+    """A picture and a change; the picture unchanged, and in another skin tone than asked for, are hard negatives."""
     before, after = row["before"], row["after"]
     query = Side((pictures(before, rng), Text(row["edit"])), f"{before['image_id']}|{row['edit']}")
-    unchanged = Side((pictures(before, rng),), before["image_id"])
-    return Example(query, Side((pictures(after, rng),), after["image_id"]), get_task("composed"), (unchanged,))
+    wrong = [before, *rng.sample(row["others"], min(1, len(row["others"])))]
+    positive, *negatives = (Side((pictures(one, rng),), one["image_id"]) for one in (after, *wrong))
+    return Example(query, positive, get_task("composed"), tuple(negatives))
 
 
-def _emoji_group(pictures: Pictures, row: Row, rng: random.Random) -> Example:
-    concept = row["concept"]
-    name = concept["subgroup"] if concept["subgroup"] and rng.random() < 0.5 else concept["group"]
-    return _classified(pictures, row, class_name(name), rng)
+def _emoji_class(pictures: Pictures, row: Row, rng: random.Random, *, level: str) -> Example:
+    return _classified(pictures, row, class_name(row["concept"][level]), rng)
 
 
 def _photo_class(pictures: Pictures, row: Row, rng: random.Random) -> Example:

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,15 +98,12 @@ class Package:
         return grouped(self.emoji(), "concept_id")
 
     def emoji_edits(self) -> list[Row]:
-        """Pairs of pictures in one style that differ in skin tone or gender: keys before, after, edit."""
+        """Pairs of pictures in one style that differ in skin tone or gender: keys before, after, edit, others.
+
+        `others` are what other edits of the same kind make of the same picture.
+        """
         pictures = {(row["concept_id"], row["style"]): row for row in self.emoji()}
-        edits = []
-        for row in pictures.values():
-            concept = row["concept"]
-            base = pictures.get((concept["base_id"], row["style"]))
-            if len(concept["skin_tones"]) == 1 and base is not None and base is not row:
-                edits.append({"before": base, "after": row, "edit": tone_edit(concept["skin_tones"][0])})
-        return edits + _gender_edits(list(pictures.values()))
+        return _tone_edits(pictures) + _gender_edits(list(pictures.values()))
 
     def emoji_siblings(self) -> list[tuple[Row, list[Row]]]:
         """Emoji pictures with the pictures of the same family and style: they differ in skin tone or gender only."""
@@ -166,6 +163,25 @@ def grouped(rows: Sequence[Row], key: str) -> list[list[Row]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+def _tone_edits(pictures: Mapping[tuple[str, str], Row]) -> list[Row]:
+    """Pictures by concept and style -> those without a skin tone, and the same with one."""
+    toned: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in pictures.values():
+        base = (row["concept"]["base_id"], row["style"])
+        if len(row["concept"]["skin_tones"]) == 1 and pictures.get(base, row) is not row:
+            toned[base].append(row)
+    return [
+        {
+            "before": pictures[base],
+            "after": row,
+            "edit": tone_edit(row["concept"]["skin_tones"][0]),
+            "others": [other for other in rows if other is not row],
+        }
+        for base, rows in toned.items()
+        for row in rows
+    ]
+
+
 def _gender_edits(pictures: Sequence[Row]) -> list[Row]:
     """Pictures of one family, style and skin tone as a woman and as a man."""
     found: dict[tuple[str, str, str], dict[str, Row]] = defaultdict(dict)
@@ -177,6 +193,7 @@ def _gender_edits(pictures: Sequence[Row]) -> list[Row]:
     edits = []
     for pair in found.values():
         if len(pair) == 2:
-            edits.append({"before": pair["man"], "after": pair["woman"], "edit": "the same, as a woman"})
-            edits.append({"before": pair["woman"], "after": pair["man"], "edit": "the same, as a man"})
+            for before, after in (("man", "woman"), ("woman", "man")):
+                edit = f"the same, as a {after}"
+                edits.append({"before": pair[before], "after": pair[after], "edit": edit, "others": []})
     return edits
