@@ -27,7 +27,7 @@ from rich.table import Table
 
 from mllm_embed.evaluation.mini_mmeb_rows import emoji_name, figure_text, icon_text, story_text
 from mllm_embed_training import contrastive
-from mllm_embed_training.losses import duplicate_mask
+from mllm_embed_training.losses import duplicate_mask, first_columns
 from mllm_embed_training.sources import Package, data_folder
 
 RECIPES = Path(__file__).parent.parent / "training" / "configs"
@@ -37,7 +37,7 @@ LEARNED = {
     "emoji-t2i": 4,
     "emoji-i2t": 1,
     "emoji-near": 1,
-    "emoji-group": 0.5,
+    "emoji-group": 2,
     "icon-t2i": 2,
     "emoji-synonyms": 0.5,
     "figure-t2t": 0.5,
@@ -45,6 +45,7 @@ LEARNED = {
 """The part of the recipe's mixture that bears on what is measured: a short tuning cannot learn all of it."""
 BASE, IN_BATCH, NESTED = "LVLM, before LoRA", "in-batch", "in-batch, nested widths"
 UNIME, BOTH = "filter and 8 hardest", "stage 1, then filter and 8 hardest"
+DUPLICATES, REPEATS = "in-batch, equal answers as negatives", "in-batch, an answer counts as often as it occurs"
 WIDTHS = (32, 64, 128)
 _INFO_NCE = {"temperature": 0.02, "symmetric": True}
 _UNIME = {**_INFO_NCE, "false_negative_margin": 0.1, "hardest": 8}
@@ -58,13 +59,13 @@ class Case:
 
     Attributes:
         changes: settings that differ from the common ones.
-        masks_duplicates: False takes equal answers for negatives, which the trainer by itself never does.
+        without: masks that are left out, which the trainer by itself never does.
         distilled: starts from stage 1.
         widths: also measured at these.
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
-    masks_duplicates: bool = True
+    without: tuple[str, ...] = ()
     distilled: bool = False
     widths: tuple[int, ...] = ()
 
@@ -73,7 +74,8 @@ CASES = {
     IN_BATCH: Case(widths=WIDTHS),
     UNIME: Case({"loss": {"info_nce": _UNIME}}),
     BOTH: Case({"loss": {"info_nce": _UNIME}}, distilled=True),
-    "in-batch, duplicates as negatives": Case(masks_duplicates=False),
+    DUPLICATES: Case(without=("duplicate_mask", "first_columns")),
+    REPEATS: Case(without=("first_columns",)),
     "in-batch, mixed batches": Case({"data.group_size": 4}),
     NESTED: Case({"loss": {"info_nce": _INFO_NCE, "matryoshka": {"dimensions": list(WIDTHS)}}}, widths=WIDTHS),
 }
@@ -81,7 +83,8 @@ COMPARED = (
     (BASE, IN_BATCH),
     (IN_BATCH, UNIME),
     (UNIME, BOTH),
-    ("in-batch, duplicates as negatives", IN_BATCH),
+    (DUPLICATES, IN_BATCH),
+    (REPEATS, IN_BATCH),
     ("in-batch, mixed batches", IN_BATCH),
     (IN_BATCH, NESTED),
 )
@@ -135,7 +138,7 @@ def _run(name: str, seed: int, options: argparse.Namespace) -> Scores:
         **case.changes,
     }
     if not (run_dir / "model").exists():
-        _child({"recipe": str(CONTRASTIVE), "settings": settings, "masks_duplicates": case.masks_duplicates})
+        _child({"recipe": str(CONTRASTIVE), "settings": settings, "without": case.without})
     return _measured(options, run_dir / "model", run_dir, case.widths)
 
 
@@ -167,7 +170,7 @@ def _distilled(seed: int, options: argparse.Namespace) -> Path:
             "lora.dropout": 0.0,
             **_schedule(options.distill_steps),
         }
-        _child({"recipe": str(DISTILL), "settings": settings, "masks_duplicates": True})
+        _child({"recipe": str(DISTILL), "settings": settings, "without": ()})
         _cli("export", str(run_dir / "model"), str(run_dir / "merged"), "--dtype", "float32")
     return Path(run_dir / "merged")
 
@@ -188,14 +191,22 @@ def _child(job: dict[str, Any]) -> None:
 def _train(job: dict[str, Any]) -> None:
     from mllm_embed_training.cli import train
 
-    if not job["masks_duplicates"]:
-        contrastive.duplicate_mask = _only_own_answers
+    for name in job["without"]:
+        setattr(contrastive, name, _UNMASKED[name])
     train(Path(job["recipe"]), [f"{key}={json.dumps(value)}" for key, value in job["settings"].items()])
 
 
 def _only_own_answers(queries: Sequence[int], candidates: Sequence[int], *rest: Any) -> Any:
     """Like `duplicate_mask`, of contents that are all different."""
     return duplicate_mask(range(len(queries)), range(-len(candidates), 0), *rest)
+
+
+def _all_different(candidates: Sequence[int]) -> Any:
+    """Like `first_columns`, likewise."""
+    return first_columns(range(len(candidates)))
+
+
+_UNMASKED = {"duplicate_mask": _only_own_answers, "first_columns": _all_different}
 
 
 def _measured(options: argparse.Namespace, model: Path, folder: Path, widths: Sequence[int]) -> Scores:

@@ -9,7 +9,7 @@ import torch
 from mllm_embed_training.build import build_stage
 from mllm_embed_training.config import TrainConfig
 from mllm_embed_training.contrastive import ContrastiveBatch, ContrastiveStage
-from mllm_embed_training.losses import duplicate_mask
+from mllm_embed_training.losses import duplicate_mask, first_columns
 from mllm_embed_training.objective import Targets
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.trainer import trainable
@@ -66,7 +66,7 @@ def test_the_shortest_share_a_chunk_and_the_longest(tiny_path: Path, rows: Path)
 
 def test_the_step_is_that_of_rows_one_by_one_in_their_own_order(tiny_path: Path, rows: Path) -> None:
     stage = stage_of(tiny_path, rows, chunk_size=3)
-    loss = stage.backward(batch(stage))["loss"]
+    metrics = stage.backward(batch(stage))
     gradient = torch.cat([p.grad.flatten() for p in trainable(stage) if p.grad is not None])
     stage.model.zero_grad()
 
@@ -77,9 +77,10 @@ def test_the_step_is_that_of_rows_one_by_one_in_their_own_order(tiny_path: Path,
     query_keys = [one.query_key for one in prepared]
     candidate_keys = [one.candidate_keys[place] for place in (0, 1) for one in prepared]
     labels = torch.arange(len(LENGTHS))
-    targets = Targets(labels, duplicate_mask(query_keys, candidate_keys, labels))
+    targets = Targets(labels, duplicate_mask(query_keys, candidate_keys, labels), first=first_columns(candidate_keys))
     expected = stage._loss.value(encoded[0], encoded[1], targets)
     torch.autograd.backward(expected)
     plain = torch.cat([p.grad.flatten() for p in trainable(stage) if p.grad is not None])
-    assert loss == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert metrics["loss"] == pytest.approx(float(expected.detach()), rel=1e-4)
+    assert metrics["negatives"] == 13  # of 16 candidates two repeat others, and one is the answer
     assert (gradient - plain).norm() <= 1e-4 * plain.norm()

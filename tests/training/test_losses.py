@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mllm_embed_training.losses import duplicate_mask, info_nce, matryoshka
+from mllm_embed_training.losses import duplicate_mask, first_columns, info_nce, matryoshka
 
 pytestmark = pytest.mark.fast
 
@@ -115,6 +115,34 @@ def test_a_batch_of_two_classes_has_no_false_negatives() -> None:
     assert info_nce(vectors, vectors, labels).item() == pytest.approx(math.log(32), abs=1e-4)
 
 
+def test_an_answer_of_many_rows_counts_once_as_a_negative() -> None:
+    # Two classes: a doubtful query, as near to the one as to the other, of the rare class "b".
+    answers = ["a", "a", "a", "b", "a"]
+    labels = torch.arange(5)
+    first = first_columns(answers)
+    assert first.tolist() == [0, 0, 0, 3, 0]
+    mask = duplicate_mask(range(5), answers, labels)
+    classes = torch.tensor([[1.0, 0.0] if answer == "a" else [0.0, 1.0] for answer in answers])
+    queries = torch.ones(5, 2)
+    assert info_nce(queries, classes, labels, mask=mask, first=first).item() == pytest.approx(math.log(2))
+    each_time = info_nce(queries, classes, labels, mask=mask)
+    assert each_time.item() == pytest.approx((4 * math.log(2) + math.log(5)) / 5)
+
+
+def test_an_answer_that_counts_once_still_finds_its_queries() -> None:
+    answers = ["a", "b", "a", "c"]
+    labels = torch.arange(4)
+    mask, first = duplicate_mask(range(4), answers, labels), first_columns(answers)
+    queries, candidates = random_vectors(4, 6), random_vectors(4, 6, seed=1)[first]
+    both = info_nce(queries, candidates, labels, mask=mask, first=first, symmetric=True)
+    similarity = torch.nn.functional.normalize(queries) @ torch.nn.functional.normalize(candidates).T / 0.02
+    there = [[0, 1, 3], [1, 0, 3], [2, 1, 3], [3, 0, 1]]  # own first, then one column of each other answer
+    back = [[0, 1, 3], [1, 0, 2, 3], [2, 1, 3], [3, 0, 1, 2]]  # own query first, then all of other answers
+    losses = [-similarity[row, columns].log_softmax(0)[0] for row, columns in enumerate(there)]
+    losses += [-similarity[rows, column].log_softmax(0)[0] for column, rows in enumerate(back)]
+    torch.testing.assert_close(both, torch.stack(losses).mean())
+
+
 def test_matryoshka_averages_cut_vectors() -> None:
     queries, candidates = random_vectors(4, 8), random_vectors(4, 8, seed=1)
     labels = torch.arange(4)
@@ -156,6 +184,8 @@ def test_bad_shapes_are_refused() -> None:
         info_nce(vectors, vectors, labels, temperature=0)
     with pytest.raises(ValueError, match="mask must be bool"):
         info_nce(vectors, vectors, labels, mask=torch.zeros(2, 2))
+    with pytest.raises(ValueError, match="the lowest column with its content"):
+        info_nce(vectors, vectors, labels, first=torch.tensor([1, 1]))
     with pytest.raises(ValueError, match="at most 4"):
         matryoshka(info_nce, (2, 8))(vectors, vectors, labels)
     with pytest.raises(ValueError, match="one is 5"):

@@ -153,3 +153,27 @@ def test_widths_are_averaged_by_weight() -> None:
 def test_bad_settings_are_refused(section: dict[str, Any], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         LossSection.model_validate(section)
+
+
+def test_of_the_hardest_each_answer_is_one() -> None:
+    """Eight queries of four classes, two each: the hardest two of three wrong answers, both directions by hand."""
+    answers = ["a", "a", "b", "b", "c", "c", "d", "d"]
+    labels, classes = torch.arange(8), [0, 0, 2, 2, 4, 4, 6, 6]
+    generator = torch.Generator().manual_seed(2)
+    queries, names = (torch.randn(8, 6, generator=generator, dtype=torch.float64) for _ in range(2))
+    first = losses.first_columns(answers)
+    assert first.tolist() == classes
+    candidates = names[first]
+    targets = Targets(labels, losses.duplicate_mask(range(8), answers, labels), first=first)
+    settings = {"temperature": 0.5, "symmetric": True, "hardest": 2}
+    found = LossSection.model_validate({"info_nce": settings}).value(queries, candidates, targets)
+
+    unit = torch.nn.functional.normalize
+    similarity = unit(queries, dim=1) @ unit(candidates, dim=1).T
+    wrong = [[column for column in (0, 2, 4, 6) if column != own] for own in classes]
+    kept = [sorted(columns, key=lambda column: similarity[row, column])[1:] for row, columns in enumerate(wrong)]
+    there = [similarity[row, [row, *kept[row]]] for row in range(8)]
+    rivals = [[row for row in range(8) if own in kept[row]] for own in classes]
+    back = [similarity[[column, *rivals[column]], column] for column in range(8)]
+    parts = [-(cosines / 0.5).log_softmax(0)[0] for cosines in there + back]
+    torch.testing.assert_close(found, torch.stack(parts).mean())

@@ -21,7 +21,7 @@ from mllm_embed_training import ranks
 from mllm_embed_training.errors import CorruptRow
 from mllm_embed_training.examples import Example, ExampleTask, Side
 from mllm_embed_training.grad_cache import grad_cache_step
-from mllm_embed_training.losses import duplicate_mask
+from mllm_embed_training.losses import duplicate_mask, first_columns
 from mllm_embed_training.losses.cosines import cosines
 from mllm_embed_training.losses.row_blocks import by_rows
 from mllm_embed_training.objective import LossSection, Targets
@@ -163,7 +163,7 @@ class ContrastiveStage:
         def loss_of(queries: Tensor, candidates: Tensor) -> Tensor:
             queries, candidates = ranks.gather(queries), ranks.gather(candidates)
             seen["accuracy"] = float(_accuracy(queries, candidates, targets))
-            seen["negatives"] = targets.excluded.shape[1] - 1 - int(targets.excluded.sum()) / len(targets.labels)
+            seen["negatives"] = _fair(targets)
             return self._loss.value(queries, candidates, targets)
 
         return loss_of
@@ -184,7 +184,8 @@ class ContrastiveStage:
             judged = ranks.gather(batch.judged.to(device) + offset)
             scores = _placed(judged, ranks.gather(batch.scores.to(device)), excluded.shape, rest=torch.nan)
         guide = None if batch.guide is None else ranks.gather(batch.guide.to(device))
-        return Targets(labels, excluded, grades, scores, guide)
+        first = first_columns(candidate_keys.tolist()).to(device)
+        return Targets(labels, excluded, grades, scores, guide, first)
 
     def _render(self, side: Side, task: Task, role: Role) -> RenderedPrompt:
         return self._encoder.render(EmbedInput(side.content), task.instruction(role))
@@ -217,6 +218,13 @@ def _hashes(keys: Sequence[str]) -> Tensor:
 def _placed(places: Tensor, values: Tensor, shape: torch.Size, *, rest: float) -> Tensor:
     """Put values [P] at their places, int64 [P, 2] of row and column, into a matrix of `rest`."""
     return torch.full(shape, rest, device=values.device).index_put((places[:, 0], places[:, 1]), values)
+
+
+def _fair(targets: Targets) -> float:
+    """Return how many different wrong answers a query has, in the mean."""
+    count = len(targets.labels)
+    by_column = (count - targets.excluded.sum(dim=0)).masked_fill(targets.repeats, 0)  # own positives among them
+    return int(by_column.sum() - (~targets.repeats[targets.labels]).sum()) / count
 
 
 @torch.no_grad()

@@ -39,6 +39,7 @@ class Targets:
             None if no loss asks for it.
         scores: a judge's, of each query's own candidates, float [Q, C], NaN for all others; None likewise.
         guide: a frozen guide's vectors of the queries or their positives, float [Q, G]; None without one.
+        first: the first column with each candidate's content, int64 [C]; None if all contents differ.
     """
 
     labels: Tensor
@@ -46,6 +47,13 @@ class Targets:
     grades: Tensor | None = None
     scores: Tensor | None = None
     guide: Tensor | None = None
+    first: Tensor | None = None
+
+    @property
+    def repeats(self) -> Tensor:
+        """Which candidates repeat the content of an earlier one, bool [C]."""
+        columns = torch.arange(self.excluded.shape[1], device=self.excluded.device)
+        return torch.zeros_like(columns, dtype=torch.bool) if self.first is None else self.first != columns
 
 
 class Term(Section, ABC):
@@ -86,6 +94,7 @@ class InfoNce(Term):
             targets.labels,
             temperature=self.temperature,
             mask=self._excluded(queries, candidates, targets),
+            first=targets.first,
             symmetric=self.symmetric,
             hardness=self.hardness,
         )
@@ -98,7 +107,7 @@ class InfoNce(Term):
 
         def of(rows: slice) -> Tensor:
             similarity, labels = cosines(queries[rows], candidates), targets.labels[rows]
-            excluded = targets.excluded[rows]
+            excluded = targets.excluded[rows] | targets.repeats
             if self.false_negative_margin is not None:
                 excluded = excluded | losses.false_negative_mask(similarity, labels, self.false_negative_margin)
             if self.hardest is not None:

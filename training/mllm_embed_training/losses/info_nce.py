@@ -27,6 +27,7 @@ def info_nce(
     *,
     temperature: float = 0.02,
     mask: Tensor | None = None,
+    first: Tensor | None = None,
     symmetric: bool = False,
     hardness: float = 0.0,
 ) -> Tensor:
@@ -50,8 +51,10 @@ def info_nce(
         temperature: divides the cosines.
         mask: bool [Q, C], True where a candidate is excluded (weight exactly 0 in the sum). A query's own positive is
             never excluded, whatever the mask says.
+        first: int64 [C], the first column with each candidate's content, as `first_columns` finds it; later ones are no
+            negatives, so that a content counts once. None: all contents differ.
         symmetric: average L with the reverse direction, in which each positive finds its query among the Q queries
-            under the transposed mask. Queries that share a positive's column do not compete for it.
+            under the transposed mask. Queries that share a positive's content do not compete for it.
         hardness: at least 0; greater values make negatives count more the more similar they are.
 
     Returns:
@@ -64,17 +67,20 @@ def info_nce(
     check_vectors(queries, candidates)
     check_labels(labels, len(queries))
     check_mask(mask, (len(queries), len(candidates)))
+    first = _checked(first, candidates)
     if hardness < 0:
         raise ValueError(f"hardness must be at least 0, but is {hardness}")
     one_way = partial(_tell_apart, temperature=temperature, hardness=hardness)
-    there = one_way(queries, candidates, labels, lambda rows: None if mask is None else mask[rows])
+    repeats = first != torch.arange(len(first), device=first.device)
+    there = one_way(queries, candidates, labels, lambda rows: repeats[None] if mask is None else mask[rows] | repeats)
     if not symmetric:
         return there
+    answers = first[labels]  # one column for each content
 
     def no_rivals(rows: slice) -> Tensor:
         """Of some positives: which queries share them, or have them excluded."""
-        shared = labels[rows, None] == labels[None, :]
-        return shared if mask is None else shared | mask[:, labels[rows]].T
+        shared = answers[rows, None] == answers[None, :]
+        return shared if mask is None else shared | mask[:, answers[rows]].T
 
     own_query = torch.arange(len(labels), device=labels.device)
     return (there + one_way(candidates[labels], queries, own_query, no_rivals)) / 2
@@ -145,23 +151,32 @@ def match_grades(
     return mean_by_rows(total, len(queries), len(candidates))
 
 
+def _checked(first: Tensor | None, candidates: Tensor) -> Tensor:
+    """Return `first`, or what it is where all contents differ."""
+    columns = torch.arange(len(candidates), device=candidates.device)
+    if first is None:
+        return columns
+    if first.shape != columns.shape or bool((first > columns).any()) or bool((first[first] != first).any()):
+        raise ValueError(f"first must be, of each of {len(columns)} candidates, the lowest column with its content")
+    return first
+
+
 def _tell_apart(
     queries: Tensor,
     candidates: Tensor,
     labels: Tensor,
-    excluded: Callable[[slice], Tensor | None],
+    excluded: Callable[[slice], Tensor],
     *,
     temperature: float,
     hardness: float,
 ) -> Tensor:
-    """Return `info_nce` in one direction; `excluded` says which candidates some queries are spared, bool [R, C]."""
+    """Return `info_nce` in one direction; `excluded` says what some queries are spared, bool [R or 1, C]."""
 
     def total(rows: slice) -> Tensor:
         own = own_columns(labels[rows], len(candidates))
         similarity = cosines(queries[rows], candidates)
         logits = similarity / temperature + (hardness * similarity.detach()).masked_fill(own, 0)
-        if (left_out := excluded(rows)) is not None:
-            logits = logits.masked_fill(left_out & ~own, -torch.inf)
+        logits = logits.masked_fill(excluded(rows) & ~own, -torch.inf)
         return functional.cross_entropy(logits, labels[rows], reduction="sum")
 
     return mean_by_rows(total, len(queries), len(candidates))
