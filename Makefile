@@ -61,7 +61,9 @@ train-mini: ## train the built-in model from the data package: make train-mini M
 	$(BIN)/mllm-embed train training/configs/mini-hard.yaml
 	$(BIN)/mllm-embed export runs/mini-hard/model runs/mini-hard/merged --dtype float32
 	$(BIN)/mllm-embed train training/configs/mini-broad.yaml
-	$(BIN)/mllm-embed export runs/mini-broad/model runs/mllm-embed-mini
+	$(BIN)/mllm-embed export runs/mini-broad/model runs/mini-broad/merged --dtype float32
+	$(BIN)/mllm-embed train training/configs/mini-finish.yaml
+	$(BIN)/mllm-embed export runs/mini-finish/model runs/mllm-embed-mini
 
 check-wheel: ## build the wheel, install it alone in a clean environment, serve the built-in model from it
 	$(PREPARE) test
