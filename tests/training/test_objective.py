@@ -177,3 +177,15 @@ def test_of_the_hardest_each_answer_is_one() -> None:
     back = [similarity[[column, *rivals[column]], column] for column in range(8)]
     parts = [-(cosines / 0.5).log_softmax(0)[0] for cosines in there + back]
     torch.testing.assert_close(found, torch.stack(parts).mean())
+
+
+def test_an_answer_counts_once_under_the_soft_loss_too() -> None:
+    answers = ["a", "a", "b", "c", "c", "c", "d", "e"]
+    queries, candidates, _ = batch()
+    first, labels = losses.first_columns(answers), torch.arange(8)
+    targets = Targets(labels, losses.duplicate_mask(range(8), answers, labels), first=first)
+    soft = LossSection.model_validate({"soft_info_nce": {"temperature": 0.5}})
+    plain = LossSection.model_validate({"info_nce": {"temperature": 0.5, "symmetric": False}})
+    found = soft.value(queries, candidates[first], targets)
+    torch.testing.assert_close(found, plain.value(queries, candidates[first], targets))
+    assert not torch.equal(found, soft.value(queries, candidates[first], Targets(labels, targets.excluded)))

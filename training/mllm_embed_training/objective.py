@@ -128,7 +128,8 @@ class SoftInfoNce(Term):
         grades = targets.grades
         if grades is None:
             grades = own_columns(targets.labels, len(candidates)).to(queries.dtype)
-        return losses.soft_info_nce(queries, candidates, grades, temperature=self.temperature, mask=targets.excluded)
+        mask = targets.excluded | targets.repeats  # what has a grade is never excluded
+        return losses.soft_info_nce(queries, candidates, grades, temperature=self.temperature, mask=mask)
 
 
 class SigLip(Term):
