@@ -28,10 +28,9 @@ FAILURE = 2
 """Exit code of an error that has a one-line explanation."""
 
 _OWN = {name: f"mllm_embed.commands.{name}:{name}" for name in ("embed", "check", "models")}
-_ORDER = ("serve", "bench", "demo", "embed", "models", "check", "train", "ask", "mine", "teach", "export", "eval")
-_EXTRAS = {"serve": "serve", "bench": "serve", "demo": "demo", "eval": "eval"} | dict.fromkeys(
-    ("train", "ask", "mine", "teach", "export"), "train"
-)
+_TRAINING = ("train", "ask", "mine", "teach", "export", "soup")
+_ORDER = ("serve", "bench", "demo", "embed", "models", "check", *_TRAINING, "eval")
+_EXTRAS = {"serve": "serve", "bench": "serve", "demo": "demo", "eval": "eval"} | dict.fromkeys(_TRAINING, "train")
 
 app = typer.Typer(
     name="mllm-embed",

@@ -13,8 +13,7 @@ from mllm_embed.errors import IncompatibleCheckpoint, ModelError
 from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.modeling.loading import attach_adapter, load_base
 from mllm_embed.types import Text
-from mllm_embed_training import export as export_module
-from mllm_embed_training import export_files
+from mllm_embed_training import export_files, model_writer
 from mllm_embed_training.export import Exported, export
 from mllm_embed_training.export_proof import fixed_set, vectors
 
@@ -181,7 +180,7 @@ def test_files_that_do_not_hold_the_model_are_refused(
         else:
             write(base.with_recipe(min_pixels=32 * 32, max_pixels=48 * 48), out)
 
-    monkeypatch.setattr(export_module, "write_companions", spoil)
+    monkeypatch.setattr(model_writer, "write_companions", spoil)
     refused(tmp_path, tiny_dir, adapter, "the written model must give")
 
 

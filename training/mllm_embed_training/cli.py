@@ -1,4 +1,4 @@
-"""`mllm-embed train` and `mllm-embed export`."""
+"""`mllm-embed train`, `mllm-embed export` and `mllm-embed soup`."""
 
 from __future__ import annotations
 
@@ -86,3 +86,43 @@ def export(
         f"{out}: {done.bytes / 2**20:.1f} MiB; merged cosine {done.proof.merged_cosine:.7f}; "
         f"{dtype} cosine {done.proof.rounded_cosine:.7f}; {effect}"
     )
+
+
+def soup(
+    models: Annotated[list[str], typer.Argument(help="Model directories or hub names, merged, tuned from one start")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Directory to make; must not exist")],
+    share: Annotated[
+        list[float] | None, typer.Option(help="What a model weighs, once per model in their order; default: all equal")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Model name in the API; default: the name of OUT")] = None,
+    dtype: Annotated[Literal["bfloat16", "float16", "float32"], typer.Option(help="Type of the written weights")] = (
+        "bfloat16"
+    ),
+    max_shard_mib: Annotated[int, typer.Option(min=1, help="Largest weight file, in MiB")] = 48,
+) -> None:
+    """Average the weights of models that were tuned from one start, and write one directory that serves everywhere.
+
+    A soup often keeps what each model is best at, at the price of one. Measure it: models without a common start have
+    no useful mean, and only a score can tell.
+
+    Examples:
+
+      mllm-embed soup runs/a/merged runs/b/merged --out runs/soup
+
+      mllm-embed soup runs/old runs/new --share 0.3 --share 0.7 --out out/mine --name mine-v2
+    """
+    from mllm_embed.model_dir import open_model_dir
+    from mllm_embed_training.soup import soup as run
+
+    done = run(
+        [open_model_dir(model) for model in models],
+        out,
+        name=name or out.name,
+        shares=share,
+        dtype=dtype,
+        max_shard_mib=max_shard_mib,
+    )
+    for model, part, cosine in zip(models, done.shares, done.cosines, strict=True):
+        typer.echo(f"{part:.3f} of {model}: its vectors have a cosine of at least {cosine:.4f} with the soup's")
+    typer.echo(f"{out}: {done.bytes / 2**20:.1f} MiB")

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import gc
 import logging
-import shutil
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
-from mllm_embed.errors import IncompatibleCheckpoint, ModelError
+from mllm_embed.errors import IncompatibleCheckpoint
 from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed.modeling.loading import attach_adapter, keep_unpacked, load_without_adapter
-from mllm_embed_training.export_files import matryoshka_keys, write_companions
 from mllm_embed_training.export_proof import (
     Proof,
     check_effect,
@@ -25,16 +21,15 @@ from mllm_embed_training.export_proof import (
     least_cosine,
     vectors,
 )
+from mllm_embed_training.model_writer import Dtype, all_or_nothing, read_back, weight_bytes, write_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import Tensor, nn
 
 logger = logging.getLogger(__name__)
-
-Dtype = Literal["bfloat16", "float16", "float32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +84,7 @@ def export(
     target = _target(base, name=name, template=template, matryoshka_dimensions=matryoshka_dimensions)
     if adapter is not None and not (adapter / "adapter_model.safetensors").is_file():
         raise IncompatibleCheckpoint(f"{adapter} holds no adapter_model.safetensors, so it is not a LoRA adapter")
-    with _all_or_nothing(out) as folder:
+    with all_or_nothing(out) as folder:
         model = load_without_adapter(base, device=device).eval()
         before = vectors(model, target)
         unmerged, merged_cosine, effect = before, 1.0, None
@@ -99,15 +94,14 @@ def export(
                 unmerged = _vectors_in_four_bits(base, adapter, target, device)
             effect = check_effect(before, unmerged)
             merged_cosine = check_merged(before, unmerged, vectors(model, target))
-        meant = _write_weights(model, target, folder, dtype, max_shard_mib)
+        meant = write_model(model, target, folder, dtype, max_shard_mib)
         del model
         gc.collect()
-        write_companions(target, folder)
-        written = _read_back(folder, device)
+        written = read_back(folder, device)
         check_written(meant, written)
     proof = Proof(len(fixed_set()), merged_cosine, effect, least_cosine(unmerged, written))
     logger.info("%s: merged cosine %.7f, %s cosine %.7f", out, merged_cosine, dtype, proof.rounded_cosine)
-    return Exported(open_model_dir(out), proof, sum(file.stat().st_size for file in out.glob("*.safetensors")))
+    return Exported(open_model_dir(out), proof, weight_bytes(out))
 
 
 def _target(
@@ -145,45 +139,3 @@ def _vectors_in_four_bits(base: ModelDir, adapter: Path, target: ModelDir, devic
         if hasattr(module, "compute_dtype"):
             module.compute_dtype = torch.float32
     return vectors(attach_adapter(model, adapter).eval(), target)
-
-
-def _write_weights(model: Any, target: ModelDir, folder: Path, dtype: Dtype, max_shard_mib: float) -> Tensor:
-    """Round and write the weights; return the fixed set's vectors under the rounded weights, computed in float32."""
-    for key, value in matryoshka_keys(target).items():
-        setattr(model.config, key, value)
-    _cast_parameters(model, getattr(torch, dtype))
-    # A file's header comes on top of its tensors.
-    model.save_pretrained(folder, max_shard_size=int(max_shard_mib * 2**20) - 2**16)
-    _cast_parameters(model, torch.float32)
-    return vectors(model, target)
-
-
-def _cast_parameters(model: nn.Module, dtype: torch.dtype) -> None:
-    """Round the weights alone: `Module.to` would round the rotary frequencies too, which are not shipped."""
-    for parameter in model.parameters():
-        parameter.data = parameter.data.to(dtype)
-
-
-def _read_back(folder: Path, device: str) -> Tensor:
-    """Embed the fixed set with the written directory alone."""
-    written = open_model_dir(folder)
-    return vectors(load_without_adapter(written, device=device).eval(), written)
-
-
-@contextmanager
-def _all_or_nothing(out: Path) -> Iterator[Path]:
-    """Give a hidden directory to fill that becomes `out` on success and vanishes on failure."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelError(f"{out} exists and is not empty; choose another folder or remove it first")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = out.with_name(f".{out.name}.unfinished")
-    if folder.exists():  # left by a killed export
-        shutil.rmtree(folder)
-    folder.mkdir()
-    try:
-        yield folder
-        folder.replace(out)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{out} could not be written: {error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
