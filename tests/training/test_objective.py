@@ -189,3 +189,16 @@ def test_an_answer_counts_once_under_the_soft_loss_too() -> None:
     found = soft.value(queries, candidates[first], targets)
     torch.testing.assert_close(found, plain.value(queries, candidates[first], targets))
     assert not torch.equal(found, soft.value(queries, candidates[first], Targets(labels, targets.excluded)))
+
+
+def test_an_answer_counts_once_under_the_sigmoid_loss_too() -> None:
+    """Eight queries of three classes: a query's pairs are its own, right, and the other classes, wrong, once each."""
+    answers = ["a", "a", "b", "c", "c", "c", "c", "b"]
+    queries, candidates, _ = batch()
+    first, labels = losses.first_columns(answers), torch.arange(8)
+    targets = Targets(labels, losses.duplicate_mask(range(8), answers, labels), first=first)
+    settings: dict[str, Any] = {"scale": 4.0, "bias": -2.0}
+    found = LossSection.model_validate({"siglip": settings}).value(queries, candidates[first], targets)
+    classes = [0, 2, 3]  # the columns of a, b and c
+    own = torch.tensor([classes.index(column) for column in first.tolist()])
+    torch.testing.assert_close(found, losses.siglip(queries, candidates[classes], own, **settings))

@@ -83,6 +83,7 @@ def test_the_directory_is_complete(models: list[ModelDir], tmp_path: Path) -> No
         ((1, -0.5), r"not negative and not all 0, but are \[1, -0.5\]"),
         ((0, 0), "not all 0"),
         ((1, float("nan")), "must be finite"),
+        ((1, float("inf")), "must be finite"),
     ],
 )
 def test_shares_that_do_not_fit(

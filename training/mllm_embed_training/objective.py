@@ -55,6 +55,11 @@ class Targets:
         columns = torch.arange(self.excluded.shape[1], device=self.excluded.device)
         return torch.zeros_like(columns, dtype=torch.bool) if self.first is None else self.first != columns
 
+    @property
+    def unfair(self) -> Tensor:
+        """What is no negative of a query: what is excluded, and repeats, bool [Q, C]."""
+        return self.excluded | self.repeats
+
 
 class Term(Section, ABC):
     """One loss of the sum."""
@@ -128,7 +133,7 @@ class SoftInfoNce(Term):
         grades = targets.grades
         if grades is None:
             grades = own_columns(targets.labels, len(candidates)).to(queries.dtype)
-        mask = targets.excluded | targets.repeats  # what has a grade is never excluded
+        mask = targets.unfair  # what has a grade is never excluded
         return losses.soft_info_nce(queries, candidates, grades, temperature=self.temperature, mask=mask)
 
 
@@ -142,9 +147,7 @@ class SigLip(Term):
 
     def value(self, queries: Tensor, candidates: Tensor, targets: Targets) -> Tensor:
         """Return the loss."""
-        return losses.siglip(
-            queries, candidates, targets.labels, scale=self.scale, bias=self.bias, mask=targets.excluded
-        )
+        return losses.siglip(queries, candidates, targets.labels, scale=self.scale, bias=self.bias, mask=targets.unfair)
 
 
 class Alignment(Term):
