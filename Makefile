@@ -63,7 +63,11 @@ train-mini: ## train the built-in model from the data package: make train-mini M
 	$(BIN)/mllm-embed train training/configs/mini-broad.yaml
 	$(BIN)/mllm-embed export runs/mini-broad/model runs/mini-broad/merged --dtype float32
 	$(BIN)/mllm-embed train training/configs/mini-finish.yaml
-	$(BIN)/mllm-embed export runs/mini-finish/model runs/mllm-embed-mini
+	$(BIN)/mllm-embed export runs/mini-finish/model runs/mini-finish/merged --dtype float32
+	for branch in groups tones goods; do \
+		$(BIN)/mllm-embed train training/configs/mini-$$branch.yaml && \
+		$(BIN)/mllm-embed export runs/mini-$$branch/model runs/mini-$$branch/merged --dtype float32 || exit; done
+	$(BIN)/mllm-embed soup runs/mini-groups/merged runs/mini-tones/merged runs/mini-goods/merged --share 2 --share 2 --share 1 --out runs/mllm-embed-mini
 
 check-wheel: ## build the wheel, install it alone in a clean environment, serve the built-in model from it
 	$(PREPARE) test
