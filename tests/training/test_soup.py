@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from mllm_embed.cli import main
 from mllm_embed.errors import IncompatibleCheckpoint, ModelError
@@ -16,6 +15,7 @@ from mllm_embed.modeling.loading import load_base
 from mllm_embed_training.export import export
 from mllm_embed_training.export_proof import vectors
 from mllm_embed_training.soup import soup
+from tests.lora_files import write_lora
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +133,8 @@ def test_weights_of_another_shape_are_refused(models: list[ModelDir], tmp_path: 
 
 
 def test_an_unmerged_adapter_is_refused(tiny_dir: ModelDir, models: list[ModelDir], tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
-    tuned = get_peft_model(load_base(tiny_dir.weights), LoraConfig(r=2, target_modules=[*tiny_dir.family.lora_targets]))
-    for name, parameter in tuned.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter, std=0.1)
-    tuned.save_pretrained(str(tmp_path / "adapter"))
-    other = ModelDir(tmp_path, tiny_dir.weights, tmp_path / "adapter", models[0].recipe)
+    adapter = write_lora(tmp_path / "adapter", tiny_dir.weights, seed=0)
+    other = ModelDir(tmp_path, tiny_dir.weights, adapter, models[0].recipe)
     refused([models[0], other], tmp_path, "holds an adapter, .* merge it first")
 
 

@@ -125,6 +125,7 @@ def _mean(models: Sequence[ModelDir], shares: Sequence[float], device: str) -> t
         _check_shapes(models[0], total, model_dir, dict(other.named_parameters()))
         for key, weight in other.named_parameters():
             total[key].add_(weight, alpha=share)
+        del other  # before the next one is loaded
     return mean, alone
 
 
