@@ -19,9 +19,9 @@ import PIL.Image
 from PIL import GifImagePlugin, WebPImagePlugin
 
 from mllm_embed import media
-from mllm_embed.errors import InvalidMedia, MediaTooLarge
+from mllm_embed.errors import InvalidMedia, MediaNotAllowed, MediaTooLarge
 from mllm_embed.media import MediaPolicy
-from mllm_embed.sources import Kind, fetched, locate
+from mllm_embed.sources import Kind, fetched, is_url, locate
 from mllm_embed.types import Image, Text
 
 if TYPE_CHECKING:
@@ -71,6 +71,21 @@ async def load(video: Video, policy: MediaPolicy) -> Clip:
         return await media.in_decoder(_given, video.source, video, policy)
     source = await fetched(video.source, policy, kind(policy))
     return await media.in_decoder(_decode, source, video, policy)
+
+
+def load_sync(video: Video, policy: MediaPolicy) -> Clip:
+    """Decode a video in this thread; like `load`, but without URLs.
+
+    Raises:
+        MediaNotAllowed: the policy refuses the source, or it is a URL.
+        MediaTooLarge: more bytes, seconds or pixels than the policy allows.
+        InvalidMedia: no such file, no video in it, unsupported format, or corrupt data.
+    """
+    if isinstance(video.source, tuple):
+        return _given(video.source, video, policy)
+    if is_url(video.source):
+        raise MediaNotAllowed("video URLs are not fetched here: download the video first")
+    return _decode(video.source, video, policy)
 
 
 def choose(times: Sequence[float], video: Video) -> list[int]:

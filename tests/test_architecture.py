@@ -29,7 +29,7 @@ LAYERS = (
     {"types", "errors"},
     {
         *("tasks", "families", "fetch", "sources", "media", "regions", "video", "documents", "audio"),
-        *("vectors", "toy_shapes"),
+        *("vectors", "toy_shapes", "toy_people"),
     },
     {"weight_files", "recipe", "published", "model_dir", "adapters"},
     {"prompts", "lexical", "scoring"},

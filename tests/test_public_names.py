@@ -79,7 +79,10 @@ def test_the_librarys_names_are_exactly_its_public_ones() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["mllm_embed.families", "mllm_embed.backends", "mllm_embed.model_dir", "mllm_embed.toy_shapes", "mllm_embed"],
+    [
+        *("mllm_embed.families", "mllm_embed.backends", "mllm_embed.model_dir"),
+        *("mllm_embed.toy_people", "mllm_embed.toy_shapes", "mllm_embed"),
+    ],
 )
 def test_declared_names_can_be_imported(module: str) -> None:
     loaded = importlib.import_module(module)

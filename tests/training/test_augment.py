@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import io
 import random
 from collections import Counter
 
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
 import pytest
 
-from mllm_embed_training.augment import Texts
+from mllm_embed_training.augment import Pictures, Texts, decode
 
 pytestmark = pytest.mark.fast
 
@@ -57,3 +61,55 @@ def test_at_a_share_of_zero_nothing_is_drawn_so_that_older_runs_see_what_they_sa
     before = rng.getstate()
     assert Texts(0)(NAME, rng) == NAME
     assert rng.getstate() == before
+
+
+def sprite(colour: str) -> dict[str, bytes]:
+    """A disc of a colour with a white eye, on nothing."""
+    image = PIL.Image.new("RGBA", (96, 96))
+    pen = PIL.ImageDraw.Draw(image)
+    pen.ellipse((16, 16, 80, 80), fill=colour)
+    pen.ellipse((40, 40, 56, 56), fill="white")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return {"image": buffer.getvalue()}
+
+
+def pixels(image: object) -> np.ndarray:
+    assert isinstance(image, PIL.Image.Image)
+    return np.asarray(image).astype(int)
+
+
+def test_pictures_changed_alike_differ_where_they_differed_and_nowhere_else() -> None:
+    one, other = sprite("orange"), sprite("saddlebrown")
+    seen = set()
+    for seed in range(60):
+        shown = [picture.source for picture in Pictures(0.2).alike((one, one, other), random.Random(seed))]
+        first, again, third = map(pixels, shown)
+        assert (first == again).all()
+        assert (np.abs(first - third).max(axis=2) > 20).sum() > 500, "what tells them apart is still seen"
+        seen.add(first.tobytes())
+    assert len(seen) > 50, "a share of 0.2 changes them all, each time in another way"
+
+
+def test_at_a_share_of_zero_pictures_stay_as_they_are_alike_or_not() -> None:
+    row = sprite("orange")
+    plain = decode(row["image"]).tobytes()
+    shown = [Pictures(0)(row, random.Random(0)), *Pictures(0).alike((row, row), random.Random(0))]
+    assert [picture.source.tobytes() for picture in shown if isinstance(picture.source, PIL.Image.Image)] == [plain] * 3
+
+
+def test_some_sprites_are_drawn_with_dark_lines_around_flat_colours() -> None:
+    row = sprite("orange")
+    dark = [(pixels(decode(row["image"], random.Random(seed))).max(axis=2) < 60).sum() for seed in range(200)]
+    assert 20 < sum(count > 200 for count in dark) < 100
+    assert sum(count == 0 for count in dark) > 100
+
+
+def test_lines_are_between_colours_and_not_around_the_picture() -> None:
+    outlined = next(
+        picture
+        for seed in range(200)
+        if ((picture := pixels(decode(sprite("orange")["image"], random.Random(seed)))).max(axis=2) < 60).sum() > 200
+    )
+    assert (outlined[[0, -1]].max(axis=2) > 60).all()
+    assert (outlined[:, [0, -1]].max(axis=2) > 60).all()

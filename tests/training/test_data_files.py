@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from mllm_embed.tasks import DEFAULT, get_task
-from mllm_embed.types import Image, Text
+from mllm_embed.types import Image, Text, Video
 from mllm_embed_training.config import DataSection
 from mllm_embed_training.data_files import file_task, open_rows
 from mllm_embed_training.errors import CorruptRow, DataFileError
@@ -54,6 +54,7 @@ def example(task: ExampleTask[Example], row: int = 0) -> Example:
     return task.draw(task.rows[row], random.Random(row))
 
 
+DATA_URI = f"data:image/gif;base64,{base64.b64encode(b'GIF8').decode()}"
 ROWS = [{"query": f"question {number}", "positive": f"answer {number}"} for number in range(5)]
 
 
@@ -146,6 +147,31 @@ def test_pictures_come_as_paths_bytes_or_data_uris(tmp_path: Path) -> None:
     assert len({side.key for side in sides}) == 1, "equal pictures must have equal keys, whatever they are called"
 
 
+def test_a_side_may_be_a_video_and_says_how_it_is_sampled(tmp_path: Path) -> None:
+    (tmp_path / "cat.mp4").write_bytes(b"a film")
+    row = {
+        "query": {"text": "the same at night", "video": "cat.mp4"},
+        "positive": {"video": "cat.mp4", "frames": 4, "fps": 0.5},
+        "negatives": [{"video": "cat.mp4"}, {"video": "cat.mp4", "frames": 8, "fps": None}],
+    }
+    made = example(opened(write_jsonl(tmp_path / "rows.jsonl", row)))
+    assert made.query.content == (Video(b"a film"), Text("the same at night"))
+    assert made.positive.content == (Video(b"a film", frames=4, fps=0.5),)
+    assert [side.content for side in made.negatives] == [(Video(b"a film"),)] * 2
+    assert made.negatives[0].key == made.negatives[1].key != made.positive.key
+    picture = example(opened(write_jsonl(tmp_path / "other.jsonl", {"query": {"image": "cat.mp4"}, "positive": "p"})))
+    assert picture.query.key != made.negatives[0].key
+
+
+def test_a_question_may_be_about_a_video(tmp_path: Path) -> None:
+    (tmp_path / "cat.mp4").write_bytes(b"a film")
+    turns = [{"from": "human", "value": "<video>\nWhat happens?"}, {"from": "gpt", "value": "A cat sleeps."}]
+    row = {"video": "cat.mp4", "conversations": turns}
+    made = example(opened(write_jsonl(tmp_path / "rows.jsonl", row), schema="llava"))
+    assert (made.task.query, made.query.content) == ("What happens?", (Video(b"a film"),))
+    assert made.positive.content == (Text("A cat sleeps."),)
+
+
 def test_keys_follow_content_not_spelling(tmp_path: Path) -> None:
     row = {"query": "A  red\nSquare", "positive": "a red square", "negatives": ["a red circle"]}
     made = example(opened(write_jsonl(tmp_path / "rows.jsonl", row)))
@@ -212,7 +238,7 @@ def test_a_conversation_gives_a_question_as_instruction(tmp_path: Path) -> None:
         ("Which colour?", (Text("Grey."),)),
     }
     assert {one.query.content for one in drawn} == {(Image(png("grey")),)}
-    with pytest.raises(CorruptRow, match="it needs an image and conversations"):
+    with pytest.raises(CorruptRow, match="it needs an image or a video, and conversations"):
         example(task, 1)
 
 
@@ -227,10 +253,13 @@ def test_shards_hold_captioned_pictures_or_rows(tmp_path: Path) -> None:
             "a/002.0.png": png("red"),
             "a/002.1.png": png("blue"),
             "a/003.txt": b"no picture",
+            "a/004.txt": b"a cat falls asleep",
+            "a/004.mp4": b"a film",
         },
     )
     task = opened(shard, schema="webdataset")
-    assert len(task.rows) == 3
+    assert len(task.rows) == 4
+    assert example(task, 3).positive.content == (Video(b"a film"),)
     assert (example(task, 0).query.content, example(task, 0).positive.content) == (
         (Text("a red square"),),
         (Image(png("red")),),
@@ -248,9 +277,13 @@ def test_shards_hold_captioned_pictures_or_rows(tmp_path: Path) -> None:
         ({"query": "q"}, "it has no positive"),
         ({"query": " ", "positive": "p"}, "a side has neither text nor image"),
         ({"query": 3, "positive": "p"}, "a side must be a text, or have text and image, .* but is int"),
-        ({"query": {"picture": "x"}, "positive": "p"}, r"but is \['picture'\]"),
-        ({"query": {"image": "gone.png"}, "positive": "p"}, r"its image 'gone.png' cannot be read \(No such file"),
-        ({"query": {"image": "data:image/png;base64,%%"}, "positive": "p"}, "its image is not base64"),
+        ({"query": {"picture": "x"}, "positive": "p"}, r"but is picture$"),
+        ({"query": {"image": "a.png", "video": "a.mp4"}, "positive": "p"}, "but is image, video$"),
+        ({"query": {"text": "q", "frames": 2}, "positive": "p"}, "but is frames, text$"),
+        ({"query": {"video": DATA_URI, "frames": 0}, "positive": "p"}, "its video: frames of a video must be at least"),
+        ({"query": {"video": DATA_URI, "fps": "1"}, "positive": "p"}, "its video: '>' not supported"),
+        ({"query": {"image": "gone.png"}, "positive": "p"}, r"its file 'gone.png' cannot be read \(No such file"),
+        ({"query": {"image": "data:image/png;base64,%%"}, "positive": "p"}, "its data URI is not base64"),
         ({"query": "q", "positives": []}, "positives must be a list of at least one"),
         ({"query": "q", "positives": ["a", "b"], "grades": [1]}, "grades must be 2 numbers above 0"),
         ({"query": "q", "positives": ["a"], "grades": ["high"]}, "grades must be 1 numbers above 0"),

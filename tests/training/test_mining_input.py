@@ -79,7 +79,7 @@ def test_corrupt_rows_are_counted_and_listed_at_once(refused: Refused) -> None:
     assert said.startswith("7 rows cannot be used: row 2 of pairs.jsonl: it is not JSON")
     assert "row 3 of pairs.jsonl: it has no positive" in said
     assert "rows 4, 5 of pairs.jsonl: it has the unknown field 'qury'" in said
-    assert "row 6 of pairs.jsonl: its image 'missing.png' cannot be read (No such file or directory)" in said
+    assert "row 6 of pairs.jsonl: its file 'missing.png' cannot be read (No such file or directory)" in said
     assert "row 7 of pairs.jsonl: its task must be a built-in one" in said
     assert "row 8 of pairs.jsonl: a side has neither text nor image" in said
     assert said.endswith("Repair them, or add --skip-corrupt to go on without them")

@@ -53,9 +53,14 @@ def a_caption(colour: str) -> dict[str, Any]:
     return {"query": {"image": f"{colour}.png"}, "positive": f"a square that is all {colour}, from one side to another"}
 
 
+def a_film(colour: str) -> dict[str, Any]:
+    return {"query": f"{colour}, then white", "positive": {"video": f"{colour}.gif", "frames": 2}}
+
+
 ROWS: dict[str, Callable[[str], dict[str, Any]]] = {
     "pairs": a_pair,
     "captions": a_caption,
+    "videos": a_film,
     "mmeb": an_mmeb_row,
     "llava": a_conversation,
 }
@@ -69,7 +74,7 @@ def small(recipe: Path, model: Path, folder: Path, run_dir: Path) -> TrainConfig
     toys = {"generative": ["toy-caption"], "joint": ["toy-caption", "toy-edit"]}.get(raw["stage"], ["toy-t2i"])
     files = raw["data"].get("files", {})
     for name, file in files.items():
-        schema = file.get("schema", "captions" if "images" in file else "pairs")
+        schema = file.get("schema", "captions" if "images" in file else "videos" if name == "videos" else "pairs")
         files[name] = {**file, "path": str(folder / f"{schema}.jsonl"), "images": str(folder)}
     tasks = raw["data"]["tasks"] if files else dict.fromkeys(toys, 1)
     sizes = {"batch_size": 4, "group_size": 2 if raw["data"]["group_size"] < raw["data"]["batch_size"] else 4}
@@ -105,10 +110,12 @@ def run_and_be_killed(config: TrainConfig) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows in every schema that recipes name, their pictures, and a teacher's vectors of their texts."""
+    """Rows in every schema that recipes name, their pictures and videos, and a teacher's vectors of their texts."""
     path = tmp_path_factory.mktemp("rows")
     for colour in COLOURS:
         (path / f"{colour}.png").write_bytes(png(colour))
+        first, last = (PIL.Image.new("RGB", (64, 64), one) for one in (colour, "white"))
+        first.save(path / f"{colour}.gif", save_all=True, append_images=[last])
     for schema, row in ROWS.items():
         (path / f"{schema}.jsonl").write_text("".join(f"{json.dumps(row(colour))}\n" for colour in COLOURS))
     texts = [a_pair(colour)["query"] for colour in COLOURS]

@@ -124,7 +124,7 @@ def test_the_page_needs_nothing_else_and_tells_the_run(run_dir: Path) -> None:
     for said in ("a run", "4 of 4", "optim.lr", "0.001", "versions.torch", "identity.data.files.own.sha256"):
         assert said in shown
     assert "<b>red</b>" in page.texts, "a row's markup is text"
-    assert re.search(r"own: row 5: its image 'yellow\.png' cannot be read", shown)
+    assert re.search(r"own: row 5: its file 'yellow\.png' cannot be read", shown)
 
 
 def test_the_page_shows_held_out_scores_and_a_loss_that_stands_still(run_dir: Path, tmp_path: Path) -> None:

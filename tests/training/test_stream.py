@@ -70,7 +70,7 @@ def test_corrupt_rows_are_replaced_counted_and_named(
     assert len(run(recipe(tiny_path, folder))) == 4
     lines = (folder / "run" / "corrupt.jsonl").read_text().splitlines()
     named = sorted(json.loads(line)["row"].partition(" (")[0] for line in lines)
-    assert named == ["own: row 3: its image '3.png' cannot be read", "own: row 5: it is not JSON"]
+    assert named == ["own: row 3: its file '3.png' cannot be read", "own: row 5: it is not JSON"]
     assert caplog.text.count("a corrupt row is replaced by the next one") == 2
 
 

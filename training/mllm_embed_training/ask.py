@@ -46,10 +46,10 @@ class Answerer:
             content: texts and pictures, in order.
         """
         from mllm_embed.types import EmbedInput
-        from mllm_embed_training.examples import pictures
+        from mllm_embed_training.examples import opened
 
-        item = EmbedInput(tuple(content))
-        inputs = self._inputs.build([self._renderer.render(item, "", pictures(item))])
+        item, pictures = opened(EmbedInput(tuple(content)))
+        inputs = self._inputs.build([self._renderer.render(item, "", pictures)])
         written = self._model.generate(
             **inputs, max_new_tokens=MAX_ANSWER, do_sample=False, eos_token_id=self._end, pad_token_id=self._end
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ import PIL.ImageOps
 from mllm_embed.types import Image
 
 WHITE = (255, 255, 255)
+ALIKE = 5
+"""Pictures that are changed alike hide nothing from each other, so they are changed so many times as often."""
 _KINDS = ("a picture", "an image", "a drawing", "picture", "image")
 
 
@@ -32,6 +34,13 @@ class Pictures:
     def __call__(self, row: Mapping[str, Any], rng: random.Random) -> Image:
         """Return the picture of a row, augmented or plain."""
         return Image(decode(row["image"], rng if rng.random() < self.augment else None))
+
+    def alike(self, rows: Sequence[Mapping[str, Any]], rng: random.Random) -> list[Image]:
+        """Return the pictures of rows that differ in their colours, all of them plain or augmented in one way."""
+        if rng.random() >= ALIKE * self.augment:
+            return [Image(decode(row["image"])) for row in rows]
+        seed = rng.random()
+        return [Image(decode(row["image"], random.Random(seed), keep_colours=True)) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +88,13 @@ def _introduced(text: str, rng: random.Random) -> str:
     return f"{rng.choice((article, article, 'the', f'{rng.choice(_KINDS)} of {article}'))} {text}"
 
 
-def decode(data: bytes, rng: random.Random | None = None) -> PIL.Image.Image:
+def decode(data: bytes, rng: random.Random | None = None, *, keep_colours: bool = False) -> PIL.Image.Image:
     """Decode a training picture to RGB; with `rng`, augment it.
 
     Args:
         data: encoded picture; sprites carry alpha.
         rng: source of randomness; None decodes plainly (alpha on white, as serving does).
+        keep_colours: augment without line and grey drawings.
     """
     image: PIL.Image.Image = PIL.Image.open(io.BytesIO(data))
     is_sprite = image.mode in ("RGBA", "LA", "PA", "P")
@@ -93,7 +103,10 @@ def decode(data: bytes, rng: random.Random | None = None) -> PIL.Image.Image:
         return _on_background(image, WHITE)
     image = _zoom(image, rng)
     background = WHITE if not is_sprite or rng.random() < 0.6 else tuple(rng.randrange(120, 256) for _ in range(3))
-    return _recolour(_on_background(image, (background[0], background[1], background[2])), rng, is_sprite=is_sprite)
+    image = _on_background(image, (background[0], background[1], background[2]))
+    if is_sprite and rng.random() < 0.3:
+        image = _outlined(image)
+    return _jittered(image, rng) if keep_colours else _recolour(image, rng, is_sprite=is_sprite)
 
 
 def _on_background(image: PIL.Image.Image, colour: tuple[int, int, int]) -> PIL.Image.Image:
@@ -110,14 +123,28 @@ def _zoom(image: PIL.Image.Image, rng: random.Random) -> PIL.Image.Image:
     return image.crop((left, top, width - right, height - bottom))  # outside is transparent
 
 
+def _outlined(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Draw a picture in a few flat colours with dark lines between them, as a cartoon is drawn."""
+    flat = image.filter(PIL.ImageFilter.MedianFilter(3)).quantize(10).convert("RGB")
+    lines = flat.convert("L").filter(PIL.ImageFilter.FIND_EDGES).point(lambda step: 255 * (step > 40))
+    lines = PIL.ImageOps.expand(PIL.ImageOps.crop(lines, 1), 1)  # the filter finds an edge all around
+    flat.paste((0, 0, 0), mask=lines.filter(PIL.ImageFilter.MaxFilter(3)))
+    return flat
+
+
 def _recolour(image: PIL.Image.Image, rng: random.Random, *, is_sprite: bool) -> PIL.Image.Image:
-    """Jitter brightness, contrast and saturation; turn some sprites into line or grey drawings."""
+    """Jitter the colours; turn some sprites into line or grey drawings."""
     kind = rng.random()
     if is_sprite and kind < 0.08:
         edges = image.convert("L").filter(PIL.ImageFilter.FIND_EDGES)
         return PIL.ImageOps.invert(PIL.ImageOps.autocontrast(edges)).convert("RGB")
     if kind < 0.16:
         return PIL.ImageOps.grayscale(image).convert("RGB")
+    return _jittered(image, rng)
+
+
+def _jittered(image: PIL.Image.Image, rng: random.Random) -> PIL.Image.Image:
+    """Jitter brightness, contrast and saturation."""
     for enhancer in (PIL.ImageEnhance.Brightness, PIL.ImageEnhance.Contrast, PIL.ImageEnhance.Color):
         if rng.random() < 0.5:
             image = enhancer(image).enhance(rng.uniform(0.7, 1.3))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import PIL.Image
 
-from mllm_embed.media import MediaPolicy, load_sync
+from mllm_embed import media, video
+from mllm_embed.media import MediaPolicy
 from mllm_embed.tasks import Task
-from mllm_embed.types import Content, EmbedInput, Image, Text
+from mllm_embed.types import Content, EmbedInput, Image, Text, Video
 
 T = TypeVar("T")
 
@@ -90,7 +91,25 @@ class ExampleTask(Generic[T]):
     answer: Callable[[Any], str] | None = None
 
 
-def pictures(item: EmbedInput) -> list[PIL.Image.Image]:
-    """Load the pictures of an input through the library's loader, as serving does."""
+def opened(item: EmbedInput, *, timed: bool = False) -> tuple[EmbedInput, list[PIL.Image.Image]]:
+    """Load pictures and videos through the library's loaders, as serving does.
+
+    Args:
+        item: what is shown.
+        timed: each frame of a video stands behind its second.
+
+    Returns:
+        the input with its videos as their frames, and its pictures in order.
+
+    Raises:
+        InputError: one cannot be loaded.
+    """
     policy = MediaPolicy.local()
-    return [load_sync(content, policy) for content in item.content if isinstance(content, Image)]
+    content: list[Content] = []
+    for part in item.content:
+        if isinstance(part, Video):
+            content += video.load_sync(part, policy).content(timed=timed)
+        else:
+            content.append(Image(media.load_sync(part, policy)) if isinstance(part, Image) else part)
+    pictures = [part.source for part in content if isinstance(part, Image)]
+    return replace(item, content=tuple(content)), [one for one in pictures if isinstance(one, PIL.Image.Image)]

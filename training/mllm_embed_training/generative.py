@@ -19,7 +19,7 @@ from mllm_embed.modeling.loading import inner_model
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import EmbedInput, RenderedPrompt
 from mllm_embed_training import ranks
-from mllm_embed_training.examples import Dialogue, ExampleTask, pictures
+from mllm_embed_training.examples import Dialogue, ExampleTask, opened
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.stage import Metrics
 
@@ -61,6 +61,7 @@ class GenerativeStage:
         self._device = device
         self._bf16 = bf16
         self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, USER_TURN)
+        self._timed = model_dir.recipe.video == "timed-frames"
         self._inputs = InputBuilder(model_dir, self._renderer.image_token_id)
         self._end_of_turn = self._renderer.control_id("<|im_end|>")
 
@@ -68,8 +69,8 @@ class GenerativeStage:
         """Return a dialogue's prompt with its answer, and the answer's length in tokens."""
         task = self.tasks[draw.task]
         dialogue = task.draw(task.rows[draw.row], random.Random(str(draw.seed)))
-        item = EmbedInput(dialogue.content)
-        question = self._renderer.render(item, "", pictures(item))
+        item, pictures = opened(EmbedInput(dialogue.content), timed=self._timed)
+        question = self._renderer.render(item, "", pictures)
         answer = (*self._renderer.tokenize(dialogue.answer), self._end_of_turn)
         return RenderedPrompt(question.token_ids + answer, question.images), len(answer)
 

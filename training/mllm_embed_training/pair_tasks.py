@@ -30,6 +30,8 @@ MakeTask = Callable[[], ExampleTask[Example]]
 
 DEFAULT_SHARE = 0.2
 """Share of the pairs that are learned under the default instruction instead of their task's."""
+OTHER_TONES = 2
+"""Most pictures in another skin tone than asked for, as negatives of an edit."""
 
 
 def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[str, MakeTask]:
@@ -148,12 +150,18 @@ def _near(pictures: Pictures, texts: Texts, row: tuple[Row, list[Row]], rng: ran
 
 
 def _edit(pictures: Pictures, row: Row, rng: random.Random) -> Example:
-    """A picture and a change; the picture unchanged, and in another skin tone than asked for, are hard negatives."""
+    """A picture and a change; the picture unchanged, and in another skin tone than asked for, are hard negatives.
+
+    All are augmented alike: what is asked for is the same in the same style.
+    """
     before, after = row["before"], row["after"]
-    query = Side((pictures(before, rng), Text(row["edit"])), f"{before['image_id']}|{row['edit']}")
-    wrong = [before, *rng.sample(row["others"], min(1, len(row["others"])))]
-    positive, *negatives = (Side((pictures(one, rng),), one["image_id"]) for one in (after, *wrong))
-    return Example(query, positive, get_task("composed"), tuple(negatives))
+    rows = [before, after, *rng.sample(row["others"], min(OTHER_TONES, len(row["others"])))]
+    shown, positive, *others = pictures.alike(rows, rng)
+    keys = [one["image_id"] for one in rows]
+    query = Side((shown, Text(row["edit"])), f"{keys[0]}|{row['edit']}")
+    wrong = zip((shown, *others), (keys[0], *keys[2:]), strict=True)
+    negatives = tuple(Side((picture,), key) for picture, key in wrong)
+    return Example(query, Side((positive,), keys[1]), get_task("composed"), negatives)
 
 
 def _emoji_class(pictures: Pictures, row: Row, rng: random.Random, *, level: str) -> Example:

@@ -12,7 +12,7 @@ from mllm_embed.modeling.encode import encode
 from mllm_embed.modeling.inputs import InputBuilder, ModelInputs
 from mllm_embed.prompts import PromptRenderer
 from mllm_embed.types import EmbedInput, RenderedPrompt
-from mllm_embed_training.examples import pictures
+from mllm_embed_training.examples import opened
 from mllm_embed_training.frozen_tower import Chunk, can_look_ahead, looked_at, moved
 
 
@@ -36,11 +36,13 @@ class PromptEncoder:
         self._chunk_size = chunk_size
         self._bf16 = bf16
         self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
+        self._timed = model_dir.recipe.video == "timed-frames"
         self._inputs = InputBuilder(model_dir, self._renderer.image_token_id)
 
     def render(self, item: EmbedInput, instruction: str) -> RenderedPrompt:
-        """Return the prompt of an input, its pictures loaded, as the embedder will render it when it is served."""
-        return self._renderer.render(item, instruction, pictures(item))
+        """Return the prompt of an input, its media loaded, as the embedder will render it when it is served."""
+        item, pictures = opened(item, timed=self._timed)
+        return self._renderer.render(item, instruction, pictures)
 
     def length(self, prompt: RenderedPrompt) -> int:
         """Return how many tokens the model reads for a prompt."""

@@ -21,7 +21,7 @@ from mllm_embed.types import EmbedInput, Image, Text
 from mllm_embed_training import ranks
 from mllm_embed_training.config import TrainConfig
 from mllm_embed_training.errors import CorruptRow
-from mllm_embed_training.examples import Dialogue, Example, ExampleTask, Side, pictures
+from mllm_embed_training.examples import Dialogue, Example, ExampleTask, Side, opened
 from mllm_embed_training.run_files import CONFIG, EXAMPLES, RECORD, write_file
 from mllm_embed_training.sources import data_folder
 
@@ -87,10 +87,11 @@ def _shown(example: Example | Dialogue) -> Shown:
 
 
 def _side(side: Side) -> list[dict[str, str]]:
-    images = iter(pictures(EmbedInput(side.content)))
+    item, pictures = opened(EmbedInput(side.content))
+    images = iter(pictures)
     return [
         {"text": part.text} if isinstance(part, Text) else {"image": _thumbnail(next(images))}
-        for part in side.content
+        for part in item.content
         if isinstance(part, Text | Image)
     ]
 

@@ -1,17 +1,21 @@
-"""The same two kinds of tasks on drawn shapes, so that every recipe can be tried without any data package."""
+"""The same two kinds of tasks on drawn shapes and drawn clips: every recipe can be tried without any data package."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 from mllm_embed.tasks import get_task
+from mllm_embed.toy_people import ACTIONS, VIEWS, Person, ToyClip, clips, describe, draw
 from mllm_embed.toy_shapes import ToyScene, scenes
 from mllm_embed.types import Image, Text
 from mllm_embed_training.examples import Dialogue, Example, ExampleTask, Side
 
 COUNT = 2000
-"""Scenes in the toy set."""
+"""Scenes in the toy set, and clips."""
+WRONG_ACTIONS = 3
+"""Names of other actions that an action is told from, beyond those of the batch."""
 
 
 def answer_tasks() -> Mapping[str, Callable[[], ExampleTask[Dialogue]]]:
@@ -28,6 +32,10 @@ def pair_tasks() -> Mapping[str, Callable[[], ExampleTask[Example]]]:
         "toy-t2i": lambda: ExampleTask(_rows(), _text_to_image),
         "toy-i2t": lambda: ExampleTask(_rows(), _image_to_text),
         "toy-edit": lambda: ExampleTask(_rows(), _edit),
+        "toy-t2v": lambda: ExampleTask(clips(COUNT, seed=0), _text_to_clip),
+        "toy-v2t": lambda: ExampleTask(clips(COUNT, seed=0), _clip_to_text),
+        "toy-action": lambda: ExampleTask(clips(COUNT, seed=0), _action),
+        "toy-clip-edit": lambda: ExampleTask(clips(COUNT, seed=0), _edited_clip),
     }
 
 
@@ -59,8 +67,47 @@ def _edit(scene: ToyScene, _rng: random.Random) -> Example:
 
 
 def _written(scene: ToyScene) -> Side:
-    return Side((Text(scene.caption),), scene.caption)
+    return _text(scene.caption)
 
 
 def _drawn(scene: ToyScene) -> Side:
     return Side((Image(scene.image),), scene.caption)
+
+
+def _text_to_clip(clip: ToyClip, _rng: random.Random) -> Example:
+    return Example(_text(clip.caption), _shown(clip.person), get_task("text-to-image"))
+
+
+def _clip_to_text(clip: ToyClip, rng: random.Random) -> Example:
+    """A clip and its caption; the same person who does something else, or is seen from another side, is wrong."""
+    wrong = (
+        replace(clip.person, action=_other(ACTIONS, clip.person.action, rng)),
+        replace(clip.person, view=_other(VIEWS, clip.person.view, rng)),
+    )
+    negatives = tuple(_text(describe(person)) for person in wrong)
+    return Example(_shown(clip.person), _text(clip.caption), get_task("image-to-text"), negatives)
+
+
+def _action(clip: ToyClip, rng: random.Random) -> Example:
+    wrong = rng.sample([name for name in ACTIONS if name != clip.person.action], WRONG_ACTIONS)
+    negatives = tuple(_text(name) for name in wrong)
+    return Example(_shown(clip.person), _text(clip.person.action), get_task("classification"), negatives)
+
+
+def _edited_clip(clip: ToyClip, _rng: random.Random) -> Example:
+    """A clip and a wish; the clip as it was is wrong."""
+    shown = _shown(clip.person)
+    query = Side((*shown.content, Text(clip.edit.sentence)), f"{shown.key}|{clip.edit.sentence}")
+    return Example(query, _shown(clip.edit.person), get_task("composed"), (shown,))
+
+
+def _shown(person: Person) -> Side:
+    return Side(tuple(Image(frame) for frame in draw(person)), f"clip:{describe(person)}")
+
+
+def _text(text: str) -> Side:
+    return Side((Text(text),), text)
+
+
+def _other(names: Collection[str], name: str, rng: random.Random) -> str:
+    return rng.choice([other for other in names if other != name])

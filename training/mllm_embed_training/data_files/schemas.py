@@ -3,18 +3,18 @@
 pairs
     {"query": SIDE, "positive": SIDE, "negatives": [SIDE, ...], "task": ..., "id": ...}
     with `positives` and `grades` where there are several right answers; a SIDE is a text, or {"text": ...,
-    "image": ...}, or a list of these in order. The columns of sentence-transformers' data sets (anchor, positive,
-    negative, negative_1, ...) and what `mllm-embed mine` writes are read the same way.
+    "image": ...}, or {"text": ..., "video": ...}, or a list of these in order. The columns of sentence-transformers'
+    data sets (anchor, positive, negative, negative_1, ...) and what `mllm-embed mine` writes are read the same way.
 mmeb
     qry, qry_image_path, pos_text, pos_image_path, neg_text, neg_image_path as in MMEB-train; the picture's place in a
     text is where its placeholder stands.
 llava
-    visual-instruction data: `image` and `conversations`, turns of `from` (human, gpt) and `value`. One question and its
-    answer are drawn from a conversation: the question is the instruction of the picture, the answer the positive, as
-    FocalLens (arXiv:2504.08368) makes pairs.
+    visual-instruction data: `image` or `video`, and `conversations`, turns of `from` (human, gpt) and `value`. One
+    question and its answer are drawn from a conversation: the question is the instruction of what is shown, the answer
+    the positive, as FocalLens (arXiv:2504.08368) makes pairs.
 webdataset
     a shard's sample: its .json if that has the fields of `pairs` (pictures are named by extension), else its .txt as
-    the query and its picture as the positive.
+    the query and its picture or video as the positive.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ from typing import Any
 
 from mllm_embed.errors import InvalidInput
 from mllm_embed.tasks import DEFAULT, Task, get_task
-from mllm_embed.types import Content, Image, Text
+from mllm_embed.types import Content, Image, Text, Video
 from mllm_embed_training.errors import CorruptRow
 from mllm_embed_training.examples import Side
 
 Row = Mapping[str, Any]
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 """Extensions of a shard's pictures."""
-_IMAGE_SLOT = re.compile(r"<\|image_\d+\|>|<\|image_pad\|>|<image>")
-"""How MMEB's rows mark the picture's place: Phi-3's numbered slot, Qwen's, LLaVA's."""
+VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "m4v")
+"""Extensions of a shard's videos."""
+SIDE_KEYS = ("text", "image", "video", "frames", "fps")
+"""What an object may say that is a side of a row; the last two are about its video."""
+_IMAGE_SLOT = re.compile(r"<\|image_\d+\|>|<\|image_pad\|>|<image>|<\|video_pad\|>|<video>")
+"""How rows mark the place of a picture or a video: Phi-3's numbered slot, Qwen's, LLaVA's."""
 _PAIR_KEYS = frozenset({"query", "anchor", "positive", "positives", "negative", "negatives", "grades", "task", "id"})
 _INFORMATION = re.compile(r"negative_\d+|positive_score|negative_scores|__key__")
 """Keys beside `_PAIR_KEYS` that rows may have: numbered negatives, and what mining or a judge notes."""
@@ -83,7 +87,7 @@ class Fields:
 
 
 ReadPicture = Callable[[Any], bytes | str]
-"""What a row calls a picture -> its bytes, or its URL."""
+"""What a row calls a picture or a video -> its bytes, or its URL."""
 
 
 def pairs(row: Row, picture: ReadPicture, _rng: random.Random) -> Fields:
@@ -131,10 +135,10 @@ def mmeb(row: Row, picture: ReadPicture, _rng: random.Random) -> Fields:
 
 
 def llava(row: Row, picture: ReadPicture, rng: random.Random) -> Fields:
-    """Read a conversation about a picture, and draw one of its questions.
+    """Read a conversation about a picture or a video, and draw one of its questions.
 
     Raises:
-        CorruptRow: it has no picture, or no question with an answer.
+        CorruptRow: it shows nothing, or has no question with an answer.
     """
     turns = [turn for turn in row.get("conversations") or () if isinstance(turn, Mapping)]
     asked = [
@@ -142,28 +146,30 @@ def llava(row: Row, picture: ReadPicture, rng: random.Random) -> Fields:
         for one, other in pairwise(turns)
         if (one.get("from"), other.get("from")) == ("human", "gpt")
     ]
-    if not asked or not row.get("image"):
-        raise CorruptRow("it needs an image and conversations with a turn of human and one of gpt after it")
+    shown = {kind: row[kind] for kind in ("image", "video") if row.get(kind)}
+    if not asked or len(shown) != 1:
+        raise CorruptRow("it needs an image or a video, and conversations with a turn of human and one of gpt after it")
     question, answer = rng.choice(asked)
     instruction = _IMAGE_SLOT.sub("", question).strip()
     task = {"query": instruction, "target": get_task(DEFAULT).target}
-    return Fields(make_side({"image": row["image"]}, picture), (make_side(answer.strip(), picture),), task=task)
+    return Fields(make_side(shown, picture), (make_side(answer.strip(), picture),), task=task)
 
 
 def webdataset(row: Row, picture: ReadPicture, rng: random.Random) -> Fields:
     """Read a shard's sample.
 
     Raises:
-        CorruptRow: it has neither a .json with a query nor a .txt with a picture.
+        CorruptRow: it has neither a .json with a query nor a .txt with a picture or a video.
     """
     described = row.get("json")
     if isinstance(described, dict) and ("query" in described or "anchor" in described):
         return pairs(described, lambda name: row[name] if name in row else picture(name), rng)
-    shown = [row[extension] for extension in PICTURES if extension in row]
+    kinds = {"image": PICTURES, "video": VIDEOS}
+    shown = [{kind: row[name]} for kind, extensions in kinds.items() for name in extensions if name in row]
     text = row.get("txt")
     if not shown or not isinstance(text, str) or not text.strip():
         raise CorruptRow(f"sample {row['__key__']} has neither a .json with a query nor a .txt and a picture")
-    return Fields(make_side(text.strip(), picture), (make_side({"image": shown[0]}, picture),))
+    return Fields(make_side(text.strip(), picture), (make_side(shown[0], picture),))
 
 
 SCHEMAS: Mapping[str, Callable[[Row, ReadPicture, random.Random], Fields]] = {
@@ -176,7 +182,9 @@ SCHEMAS: Mapping[str, Callable[[Row, ReadPicture, random.Random], Fields]] = {
 
 
 def make_side(value: Any, picture: ReadPicture) -> Side:
-    """Make a side of a text, of {"text", "image"}, or of a list of these; its key is the hash of what it contains.
+    """Make a side of a text, of {"text", "image"}, of {"text", "video"} or of a list of these; its key is their hash.
+
+    A video may say how many `frames` of it are used, and at how many per second (`fps`); see `Video`.
 
     Raises:
         CorruptRow: it is something else, or empty.
@@ -185,12 +193,12 @@ def make_side(value: Any, picture: ReadPicture) -> Side:
         part for piece in (value if isinstance(value, list) else [value]) for part in _parts(piece, picture)
     )
     if not content:
-        raise CorruptRow("a side has neither text nor image")
+        raise CorruptRow("a side has neither text nor image nor video")
     return Side(content, _key(content))
 
 
 def read_picture(root: Path) -> ReadPicture:
-    """Return a reader of pictures: bytes, Arrow's {"bytes", "path"}, data URIs, URLs, and paths below `root`."""
+    """Return a reader of media: bytes, Arrow's {"bytes", "path"}, data URIs, URLs, and paths below `root`."""
 
     def read(value: Any) -> bytes | str:
         if isinstance(value, Mapping):
@@ -198,7 +206,7 @@ def read_picture(root: Path) -> ReadPicture:
         if isinstance(value, bytes):
             return value
         if not isinstance(value, str) or not value:
-            raise CorruptRow(f"an image must be a path, a URL or bytes, but is {type(value).__name__}")
+            raise CorruptRow(f"an image or video must be a path, a URL or bytes, but is {type(value).__name__}")
         if value.startswith(("http://", "https://")):
             return value
         try:
@@ -206,22 +214,34 @@ def read_picture(root: Path) -> ReadPicture:
                 return base64.b64decode(value.partition(",")[2], validate=True)
             return (root / value).read_bytes()
         except OSError as error:
-            raise CorruptRow(f"its image {value!r} cannot be read ({error.strerror})") from None
+            raise CorruptRow(f"its file {value!r} cannot be read ({error.strerror})") from None
         except binascii.Error as error:
-            raise CorruptRow(f"its image is not base64 ({error})") from None
+            raise CorruptRow(f"its data URI is not base64 ({error})") from None
 
     return read
 
 
 def _parts(value: Any, picture: ReadPicture) -> list[Content]:
-    """One piece of a side; a picture stands before the text that it goes with."""
+    """One piece of a side; a picture or video stands before the text that it goes with."""
     if isinstance(value, str):
         return [Text(value)] if value.strip() else []
-    if not isinstance(value, Mapping) or not value.keys() <= {"text", "image"}:
-        shown = sorted(value) if isinstance(value, Mapping) else type(value).__name__
-        raise CorruptRow(f"a side must be a text, or have text and image, or be a list of these, but is {shown}")
-    image = [Image(picture(value["image"]))] if value.get("image") is not None else []
-    return [*image, *_parts(value.get("text") or "", picture)]
+    given = {key for key in value if value[key] is not None} if isinstance(value, Mapping) else {type(value).__name__}
+    if not (given <= {"text", "image"} or {"video"} <= given <= {"text", "video", "frames", "fps"}):
+        raise CorruptRow(
+            "a side must be a text, or have text and image, or text and video (with frames and fps), or be a list of "
+            f"these, but is {', '.join(sorted(given))}"
+        )
+    shown: list[Content] = [Image(picture(value["image"]))] if "image" in given else []
+    if "video" in given:
+        shown.append(_video(picture(value["video"]), {key: value[key] for key in given & {"frames", "fps"}}))
+    return [*shown, *_parts(value.get("text") or "", picture)]
+
+
+def _video(source: bytes | str, sampling: Mapping[str, Any]) -> Video:
+    try:
+        return Video(source, **sampling)
+    except (InvalidInput, TypeError) as error:
+        raise CorruptRow(f"its video: {error}") from None
 
 
 def _mmeb_side(text: Any, image: Any, picture: ReadPicture, name: str) -> Side:
@@ -235,15 +255,22 @@ def _mmeb_side(text: Any, image: Any, picture: ReadPicture, name: str) -> Side:
 
 
 def _key(content: Sequence[Content]) -> str:
-    """Hash texts without regard to case and spacing, and pictures by their bytes."""
+    """Hash texts without regard to case and spacing, pictures and videos by their bytes."""
     digest = hashlib.sha256()
     for part in content:
         if isinstance(part, Text):
             digest.update(b"text:" + " ".join(part.text.casefold().split()).encode() + b"\0")
         else:
-            source = part.source if isinstance(part.source, bytes) else str(part.source).encode()
-            digest.update(b"image:" + hashlib.sha256(source).digest())
+            digest.update(b"media:" + hashlib.sha256(exact_bytes(part)).digest())
     return digest.hexdigest()
+
+
+def exact_bytes(part: Content) -> bytes:
+    """Return what tells content apart: letters of a text, bytes (or address) of media, a video's sampling."""
+    if isinstance(part, Text):
+        return b"text:" + part.text.encode("utf-8", "surrogatepass")
+    source = part.source if isinstance(part.source, bytes) else str(part.source).encode()
+    return f"video:{part.frames}:{part.fps}:".encode() + source if isinstance(part, Video) else b"image:" + source
 
 
 def _first(row: Row, *names: str) -> Any:

@@ -13,14 +13,14 @@ from rich.console import Console
 from rich.progress import track
 
 from mllm_embed.tasks import Task
-from mllm_embed_training.data_files.schemas import SCHEMAS, Fields, ReadPicture, make_side, read_picture
+from mllm_embed_training.data_files.schemas import SCHEMAS, SIDE_KEYS, Fields, ReadPicture, make_side, read_picture
 from mllm_embed_training.data_files.stores import find_files, open_rows
 from mllm_embed_training.errors import CorruptRow, DataFileError
 from mllm_embed_training.examples import Side
 from mllm_embed_training.mining.items import Item, RowFile
 
 T = TypeVar("T")
-_CORPUS_KEYS = frozenset({"text", "image", "content", "id"})
+_CORPUS_KEYS = frozenset({*SIDE_KEYS, "content", "id"})
 _REASONS_SHOWN, _ROWS_SHOWN = 10, 5
 
 
@@ -85,7 +85,7 @@ def _all_sides(fields: Fields) -> Sequence[Side]:
 
 
 def open_corpus(path: Path, *, images: Path | None, cache: Path) -> RowFile:
-    """Open a corpus: rows with `text`, `image` or both, or with `content`, a list of such parts; `id` is not used.
+    """Open a corpus: rows with `text`, `image` or `video`, or with `content`, a list of such parts; `id` is not used.
 
     Raises:
         DataFileError: no such file, an unknown format, or no rows.
@@ -98,7 +98,7 @@ def _corpus_sides(row: Mapping[str, Any], picture: ReadPicture) -> Sequence[Side
         raise CorruptRow(f"it has the unknown field {unknown[0]!r}; known are {', '.join(sorted(_CORPUS_KEYS))}")
     if row.get("content") is not None:
         return [make_side(row["content"], picture)]
-    return [make_side({key: row[key] for key in ("text", "image") if key in row}, picture)]
+    return [make_side({key: row[key] for key in SIDE_KEYS if key in row}, picture)]
 
 
 def read_pairs(file: RowFile, schema: str, task: Task, console: Console) -> tuple[list[Pair], list[Fault]]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mllm_embed.types import Content, Text
-from mllm_embed_training.data_files.schemas import ReadPicture, read_picture
+from mllm_embed.types import Content
+from mllm_embed_training.data_files.schemas import ReadPicture, exact_bytes, read_picture
 from mllm_embed_training.data_files.stores import Rows
 from mllm_embed_training.examples import Side
 
@@ -46,7 +46,7 @@ class Item:
         file: where it stands.
         row: index of the row in it.
         place: which of the row's sides it is.
-        key: equal for items that are the same to a reader: texts but for case and spacing, pictures by their bytes.
+        key: equal for items that are the same to a reader: texts but for case and spacing, media by their bytes.
         exact: equal for items that are the same to a model.
     """
 
@@ -62,12 +62,8 @@ class Item:
 
 
 def exact_key(content: Sequence[Content]) -> str:
-    """Hash content as it is: every letter of texts, every byte of pictures; of pictures on the web, the address."""
+    """Hash content as it is: every letter of texts, every byte of media; of what is on the web, the address."""
     digest = hashlib.sha256()
     for part in content:
-        if isinstance(part, Text):
-            data = b"text:" + part.text.encode("utf-8", "surrogatepass")
-        else:
-            data = b"image:" + (part.source if isinstance(part.source, bytes) else str(part.source).encode())
-        digest.update(hashlib.sha256(data).digest())
+        digest.update(hashlib.sha256(exact_bytes(part)).digest())
     return digest.hexdigest()

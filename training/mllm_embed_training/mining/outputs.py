@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mllm_embed.errors import InvalidInput
-from mllm_embed.types import Content, Text
+from mllm_embed.types import Content, Text, Video
 from mllm_embed_training.data_files.schemas import ReadPicture
 from mllm_embed_training.errors import DataFileError
 from mllm_embed_training.mining.items import Item
@@ -20,7 +20,7 @@ from mllm_embed_training.mining.miner import Mined
 
 DATASET, REPORT_JSON, REPORT_MD, HISTOGRAM = "mined.jsonl", "report.json", "report.md", "scores.png"
 PICTURES = "pictures"
-"""Subfolder, where the data set has pictures inside its rows and not as files."""
+"""Subfolder, where the data set has pictures or videos inside its rows and not as files."""
 _ELSEWHERE = ("http://", "https://", "data:")
 
 
@@ -108,20 +108,27 @@ def seen_from(folder: Path, images: Path) -> ReadPicture:
     return name
 
 
-def as_json(content: tuple[Content, ...], folder: Path) -> Any:
-    """Write content as a side of a row; pictures that are bytes become files of `folder`, equal ones one file."""
+def as_json(content: Sequence[Content], folder: Path) -> Any:
+    """Write content as a side of a row; pictures and videos that are bytes become files of `folder`, equal ones one."""
     parts: list[Any] = []
     for part in content:
         if isinstance(part, Text):
             parts.append(part.text)
         else:
-            parts.append({"image": _save(part.source, folder) if isinstance(part.source, bytes) else part.source})
+            source = _save(part.source, folder) if isinstance(part.source, bytes) else part.source
+            parts.append({"video": source, **_sampling(part)} if isinstance(part, Video) else {"image": source})
     match parts:
         case [one]:
             return one
-        case [{"image": image}, str(text)]:
-            return {"image": image, "text": text}
+        case [{"image": _} | {"video": _} as shown, str(text)]:
+            return {**shown, "text": text}
     return parts
+
+
+def _sampling(video: Video) -> dict[str, Any]:
+    """What a row says of a video beyond its source: that which is not the default."""
+    given = {"frames": video.frames, "fps": video.fps}
+    return {key: value for key, value in given.items() if value != getattr(Video(video.source), key)}
 
 
 def _save(data: bytes, folder: Path) -> str:

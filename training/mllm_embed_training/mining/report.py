@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mllm_embed.types import Text
+from mllm_embed.types import Image, Text
 from mllm_embed_training.mining.dataset import Fault
 from mllm_embed_training.mining.items import Item
 from mllm_embed_training.mining.miner import Corpus, Mined
@@ -159,14 +159,14 @@ def _example(one: Mined, other: Item, score: float) -> dict[str, Any]:
 
 
 def _shown(item: Item) -> str:
-    """Describe an item in a line: its texts cut short, its pictures by name."""
+    """Describe an item in a line: its texts cut short, its pictures and videos by name."""
     parts = []
     for part in item.content(seen_from(Path(), item.file.images)):
         if isinstance(part, Text):
             parts.append(" ".join(part.text.split()))
         else:
             name = "inside the file" if isinstance(part.source, bytes) else str(part.source)
-            parts.append(f"[picture {name}]")
+            parts.append(f"[{'picture' if isinstance(part, Image) else 'video'} {name}]")
     line = " ".join(parts)
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mllm_embed.backends import BackendName
 from mllm_embed.commands.embed_run import embed_good
-from mllm_embed.commands.rows import Row
+from mllm_embed.commands.rows import VIDEOS, Row
 from mllm_embed.embedder import Embedder
 from mllm_embed.evaluation.vector_store import VectorStore
 from mllm_embed.model_dir import open_model_dir
@@ -169,7 +169,9 @@ def _read_file(path: Path, cache: Path) -> Iterator[tuple[str, NDArray[np.float3
     for number in range(len(rows)):
         try:
             row = rows[number]
-            side = make_side({key: row.get(key) for key in ("text", "image")}, picture)
+            shown = row.get("image")  # the command names videos there too
+            kind = "video" if Path(str(shown)).suffix.lower() in VIDEOS else "image"
+            side = make_side({"text": row.get("text"), kind: shown}, picture)
             vector = np.asarray(row.get("vector"), dtype=np.float32)
         except (CorruptRow, TypeError, ValueError) as error:
             raise DataFileError(f"row {number + 1} of {path} cannot be used: {error}") from None

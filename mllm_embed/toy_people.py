@@ -1,0 +1,359 @@
+"""Toy clips drawn by code: people who walk, wave, fall …, each with a caption, the name of what is done, and an edit.
+
+The moving counterpart of `toy_shapes`, for training, tests and demos without any data:
+
+    clip = clips(1, seed=0)[0]
+    clip.frames(), clip.caption, clip.person.action, clip.edit.sentence
+
+A person is a skeleton of fifteen joints in space, posed by key frames and seen from one of four sides, so that an
+action looks from each side as it would.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+
+from mllm_embed.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    Point = NDArray[np.float64]
+    Pose = Mapping[str, tuple[float, ...]]
+    """What differs from `_REST`: a limb's swing forward, spread to its side and bend; the body's pitch and lift."""
+
+
+def _mirrored(pose: Pose) -> Pose:
+    """Return the pose with right and left exchanged."""
+    other = {"right": "left", "left": "right"}
+    return {" ".join(other.get(word, word) for word in part.split()): angles for part, angles in pose.items()}
+
+
+FRAMES = 6
+"""Pictures of a clip."""
+SIDE = 64
+"""Width and height of a frame in pixels."""
+_MARGIN = 6
+"""Pixels below the feet."""
+
+_REST: Pose = {
+    "right arm": (0, 12, 10),
+    "left arm": (0, 12, 10),
+    "right leg": (0, 4, 0),
+    "left leg": (0, 4, 0),
+    "body": (0, 0),
+}
+_STEP: Pose = {
+    "right arm": (-30, 10, 15),
+    "left arm": (30, 10, 15),
+    "right leg": (32, 3, 5),
+    "left leg": (-25, 3, 25),
+}
+_RUN: Pose = {
+    "right arm": (-60, 10, 90),
+    "left arm": (40, 10, 90),
+    "right leg": (65, 3, 60),
+    "left leg": (-40, 3, 60),
+    "body": (15, 3),
+}
+_SQUAT: Pose = {"right leg": (70, 15, 130), "left leg": (70, 15, 130), "body": (25, 0)}
+_AIMED: Pose = {"right arm": (85, 35, 110), "left arm": (90, 0, 0)}
+ACTIONS: dict[str, tuple[Pose, ...]] = {
+    "walking": (_STEP, {}, _mirrored(_STEP), {}, _STEP),
+    "running": (_RUN, _mirrored(_RUN), _RUN, _mirrored(_RUN), _RUN),
+    "jumping": ({}, _SQUAT, {"right arm": (150, 20, 0), "left arm": (150, 20, 0), "body": (0, 12)}, _SQUAT, {}),
+    "waving": (
+        {},
+        {"right arm": (100, 15, 10)},
+        {"right arm": (115, 50, 45)},
+        {"right arm": (100, 15, 10)},
+        {"right arm": (115, 50, 45)},
+        {},
+    ),
+    "clapping": tuple(
+        {"right arm": (70, spread, 20), "left arm": (70, spread, 20)} for spread in (35, -30, 35, -30, 35, -30)
+    ),
+    "casting a spell": (
+        {},
+        {"right arm": (50, -25, 60), "left arm": (50, -25, 60)},
+        {"right arm": (30, 85, 10), "left arm": (30, 85, 10)},
+        {"right arm": (0, 125, 0), "left arm": (0, 125, 0)},
+        {},
+    ),
+    "thrusting": (
+        {},
+        {"right arm": (-50, 15, 120)},
+        {"right arm": (-50, 15, 120)},
+        {"right arm": (90, 5, 0), "body": (10, 0), "right leg": (25, 4, 10), "left leg": (-20, 4, 0)},
+        {"right arm": (90, 5, 0), "body": (10, 0), "right leg": (25, 4, 10), "left leg": (-20, 4, 0)},
+        {},
+    ),
+    "slashing": (
+        {},
+        {"right arm": (30, 95, 40)},
+        {"right arm": (130, 60, 20)},
+        {"right arm": (85, -15, 0), "body": (10, 0)},
+        {"right arm": (45, -55, 10), "body": (10, 0)},
+        {},
+    ),
+    "shooting a bow": (
+        {},
+        {"right arm": (70, 5, 30), "left arm": (90, 0, 0)},
+        _AIMED,
+        _AIMED,
+        _AIMED,
+        {"left arm": (90, 0, 0)},
+    ),
+    "kicking": (
+        {},
+        {"right leg": (-40, 4, 50)},
+        {"right leg": (85, 4, 0), "body": (-12, 0)},
+        {"right leg": (40, 4, 30)},
+        {},
+    ),
+    "bowing": ({}, {"body": (40, 0)}, {"body": (80, 0)}, {"body": (80, 0)}, {"body": (40, 0)}, {}),
+    "sitting down": (
+        {},
+        {"right leg": (45, 8, 70), "left leg": (45, 8, 70)},
+        {"right leg": (90, 10, 90), "left leg": (90, 10, 90)},
+        {"right leg": (90, 10, 20), "left leg": (90, 10, 20)},
+    ),
+    "falling down": (
+        {},
+        {"body": (20, 0), "right leg": (40, 10, 80), "left leg": (40, 10, 80)},
+        {
+            "body": (60, 0),
+            "right leg": (60, 15, 130),
+            "left leg": (60, 15, 130),
+            "right arm": (60, 20, 0),
+            "left arm": (60, 20, 0),
+        },
+        {
+            "body": (95, 0),
+            "right leg": (30, 15, 110),
+            "left leg": (30, 15, 110),
+            "right arm": (150, 30, 0),
+            "left arm": (150, 30, 0),
+        },
+        {
+            "body": (95, 0),
+            "right leg": (-80, 15, 10),
+            "left leg": (-80, 15, 10),
+            "right arm": (160, 40, 0),
+            "left arm": (160, 40, 0),
+        },
+    ),
+}
+"""Key frames by action, evenly spaced in time; degrees, the lift in pixels."""
+VIEWS: dict[str, float] = {"facing the viewer": 0, "facing right": 90, "facing away": 180, "facing left": 270}
+"""Turns about the vertical axis, in degrees."""
+SKINS = {"light": (250, 215, 180), "olive": (214, 165, 110), "brown": (150, 95, 60), "dark": (90, 58, 40)}
+HAIRS = {
+    "black": (30, 28, 30),
+    "brown": (105, 65, 35),
+    "blonde": (235, 200, 100),
+    "red": (200, 80, 30),
+    "white": (235, 235, 235),
+    "pink": (245, 130, 190),
+    "green": (70, 150, 80),
+}
+CLOTHES = {
+    "red": (205, 45, 45),
+    "orange": (240, 140, 40),
+    "yellow": (240, 210, 60),
+    "green": (55, 140, 70),
+    "teal": (40, 150, 160),
+    "blue": (50, 90, 205),
+    "purple": (130, 70, 170),
+    "brown": (120, 80, 50),
+    "grey": (135, 135, 140),
+    "black": (45, 45, 50),
+}
+"""Colours of skin, hair, and of tops and trousers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who is seen and what they do.
+
+    Attributes:
+        skin, hair, top, trousers, action, view: names, see `SKINS`, `HAIRS`, `CLOTHES`, `ACTIONS`, `VIEWS`.
+    """
+
+    skin: str
+    hair: str
+    top: str
+    trousers: str
+    action: str
+    view: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClipEdit:
+    """The same person with one thing changed, and the sentence that asks for it."""
+
+    sentence: str
+    person: Person
+
+
+@dataclass(frozen=True, slots=True)
+class ToyClip:
+    """A clip of one person."""
+
+    person: Person
+    edit: ClipEdit
+
+    @property
+    def caption(self) -> str:
+        """What is seen: who, and what they do."""
+        return describe(self.person)
+
+    def frames(self) -> tuple[PIL.Image.Image, ...]:
+        """Draw the clip, see `draw`."""
+        return draw(self.person)
+
+
+def clips(count: int, seed: int) -> list[ToyClip]:
+    """Make clips, no two of the same person doing the same; equal arguments give equal clips, fewer the first of more.
+
+    Raises:
+        InvalidInput: there are not so many.
+    """
+    choices = (SKINS, HAIRS, CLOTHES, CLOTHES, ACTIONS, VIEWS)
+    possible = int(np.prod([len(names) for names in choices]))
+    if count > possible:
+        raise InvalidInput(f"there are {possible} different clips, but {count} are asked for")
+    rng = np.random.default_rng(seed)
+    found: dict[Person, ToyClip] = {}
+    while len(found) < count:
+        person = Person(*(_pick(rng, names) for names in choices))
+        found.setdefault(person, ToyClip(person, _edit(rng, person)))
+    return list(found.values())
+
+
+def describe(person: Person) -> str:
+    """Return the caption."""
+    who = f"a person with {person.skin} skin and {person.hair} hair"
+    return f"{who}, wearing a {person.top} top and {person.trousers} trousers, {person.action}, {person.view}"
+
+
+def draw(person: Person, *, count: int = FRAMES) -> tuple[PIL.Image.Image, ...]:
+    """Draw `count` frames on white, RGB, `SIDE` x `SIDE` pixels, from the beginning of the action to its end."""
+    return tuple(_frame(person, _pose(ACTIONS[person.action], time)) for time in np.linspace(0, 1, count))
+
+
+def _pick(rng: np.random.Generator, names: Mapping[str, object]) -> str:
+    return list(names)[int(rng.integers(len(names)))]
+
+
+def _edit(rng: np.random.Generator, person: Person) -> ClipEdit:
+    """Change the hair, the skin, the top or the trousers."""
+    kind = ("hair", "skin", "top", "trousers")[int(rng.integers(4))]
+    names = {"hair": HAIRS, "skin": SKINS}.get(kind, CLOTHES)
+    new = _pick(rng, {name: None for name in names if name != getattr(person, kind)})
+    words = {"hair": f"with {new} hair", "skin": f"with {new} skin", "top": f"wearing a {new} top"}
+    return ClipEdit(f"the same, {words.get(kind, f'wearing {new} trousers')}", replace(person, **{kind: new}))
+
+
+def _pose(keys: tuple[Pose, ...], time: float) -> dict[str, Point]:
+    """Return the whole pose at `time` from 0 to 1, between the two nearest key frames."""
+    place = time * (len(keys) - 1)
+    before = min(int(place), len(keys) - 2)
+    share = place - before
+    return {
+        part: (1 - share) * np.asarray(keys[before].get(part, rest))
+        + share * np.asarray(keys[before + 1].get(part, rest))
+        for part, rest in _REST.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A rounded stroke from one point to another; x to the person's left, y up, z to where the person looks."""
+
+    start: Point
+    end: Point
+    width: float
+    color: tuple[int, int, int]
+
+
+def _frame(person: Person, pose: dict[str, Point]) -> PIL.Image.Image:
+    parts = list(_body(person, pose))
+    chest = parts[0].end  # the middle of the picture, so that who lies is not cut off
+    ground = min(float(end[1]) for part in parts for end in (part.start, part.end)) - pose["body"][1]
+    turn = np.deg2rad(VIEWS[person.view])
+    side, depth = np.array([np.cos(turn), 0, np.sin(turn)]), np.array([-np.sin(turn), 0, np.cos(turn)])
+    image = PIL.Image.new("RGB", (2 * SIDE, 2 * SIDE), "white")
+    pen = PIL.ImageDraw.Draw(image)
+    for part in sorted(parts, key=lambda part: float((part.start + part.end) @ depth)):
+        ends = [
+            (SIDE + 2 * float((point - chest) @ side), 2 * (SIDE - _MARGIN - float(point[1] - ground)))
+            for point in (part.start, part.end)
+        ]
+        pen.line(ends, fill=part.color, width=round(2 * part.width))
+        for x, y in ends:
+            pen.ellipse((x - part.width, y - part.width, x + part.width, y + part.width), fill=part.color)
+    return image.reduce(2)
+
+
+def _body(person: Person, pose: dict[str, Point]) -> Iterator[_Part]:
+    """Build the figure about its hips, which lie at the origin."""
+    skin, hair, top, trousers = SKINS[person.skin], HAIRS[person.hair], CLOTHES[person.top], CLOTHES[person.trousers]
+    pitch = np.deg2rad(pose["body"][0])
+    tilt = np.array([[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]])
+
+    def upper(x: float, y: float, z: float) -> Point:
+        return np.asarray(tilt @ np.array([x, y, z]))
+
+    yield _Part(upper(0, 3, 0), upper(0, 12, 0), 13, top)
+    yield _Part(upper(0, 0, 0), upper(0, 0, 0), 12, trousers)
+    yield _Part(upper(0, 24, 0), upper(0, 24, 0), 18, skin)
+    yield _Part(upper(0, 27, -3), upper(0, 22, -3), 18, hair)
+    yield _Part(upper(0, 29, 0.5), upper(0, 29, 0.5), 15, hair)
+    for x in (-3.5, 3.5):
+        yield _Part(upper(x, 23, 9), upper(x, 22, 9), 2.5, (25, 25, 25))
+    for name, x in (("right", -1), ("left", 1)):
+        shoulder, elbow, hand = (tilt @ joint for joint in _limb(pose[f"{name} arm"], (7.5 * x, 13, 0), 7, bends=1))
+        yield _Part(shoulder, elbow, 5, top)
+        yield _Part(elbow, hand, 4.5, skin)
+        hip, knee, foot = _limb(pose[f"{name} leg"], (3.5 * x, -2, 0), 8, bends=-1)
+        yield _Part(hip, knee, 6, trousers)
+        yield _Part(knee, foot, 5.5, trousers)
+
+
+def _limb(angles: Point, root: tuple[float, float, float], length: float, *, bends: int) -> tuple[Point, Point, Point]:
+    """Return root, middle and end of a limb; `bends` is 1 if its joint bends forward, -1 if backward."""
+    swing, spread, bend = np.deg2rad(angles)
+    side = np.sign(root[0])
+    start = np.asarray(root)
+
+    def reach(forward: float) -> Point:
+        drop = np.array([np.sin(spread) * side, -np.cos(spread) * np.cos(forward), np.cos(spread) * np.sin(forward)])
+        return length * drop
+
+    middle = start + reach(swing)
+    return start, middle, middle + reach(swing + bends * bend)
+
+
+__all__ = [
+    "ACTIONS",
+    "CLOTHES",
+    "FRAMES",
+    "HAIRS",
+    "SIDE",
+    "SKINS",
+    "VIEWS",
+    "ClipEdit",
+    "Person",
+    "ToyClip",
+    "clips",
+    "describe",
+    "draw",
+]

@@ -1,0 +1,120 @@
+"""Drawn clips: what a caption says is what is drawn, and an edit changes one thing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from mllm_embed.errors import InvalidInput
+from mllm_embed.toy_people import (
+    ACTIONS,
+    CLOTHES,
+    FRAMES,
+    HAIRS,
+    SIDE,
+    SKINS,
+    VIEWS,
+    Person,
+    clips,
+    draw,
+)
+
+pytestmark = pytest.mark.fast
+
+ANYBODY = Person("olive", "pink", "blue", "orange", "walking", "facing the viewer")
+CLIPS = clips(300, seed=3)
+
+
+def pixels(image: PIL.Image.Image) -> Counter[tuple[int, ...]]:
+    return Counter(map(tuple, np.asarray(image).reshape(-1, 3).tolist()))
+
+
+def ink(image: PIL.Image.Image) -> tuple[int, int, int, int]:
+    """Box of everything that is not white: left, top, right, bottom."""
+    rows, columns = np.nonzero((np.asarray(image) < 250).any(axis=2))
+    return int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1
+
+
+def test_equal_seeds_give_equal_clips_and_fewer_are_the_beginning_of_more() -> None:
+    assert clips(20, seed=3) == CLIPS[:20]
+    assert clips(20, seed=4) != CLIPS[:20]
+    assert len({clip.person for clip in CLIPS}) == len(CLIPS)
+
+
+def test_a_caption_names_all_that_is_known() -> None:
+    for clip in CLIPS:
+        assert all(value in clip.caption for value in asdict(clip.person).values())
+
+
+def test_every_value_occurs() -> None:
+    choices: dict[str, Mapping[str, object]] = {"skin": SKINS, "hair": HAIRS, "top": CLOTHES, "view": VIEWS}
+    for key, names in {**choices, "trousers": CLOTHES, "action": ACTIONS}.items():
+        assert {getattr(clip.person, key) for clip in CLIPS} == set(names)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_action_moves_and_stays_in_the_picture(action: str, view: str) -> None:
+    frames = draw(replace(ANYBODY, action=action, view=view))
+    assert [frame.size for frame in frames] == [(SIDE, SIDE)] * FRAMES
+    assert len({frame.tobytes() for frame in frames}) > 1
+    for frame in frames:
+        left, top, right, bottom = ink(frame)
+        assert 0 < left < right < SIDE
+        assert 0 <= top < bottom < SIDE
+
+
+def test_no_two_actions_look_alike_from_any_side() -> None:
+    for view in VIEWS:
+        drawn = {b"".join(f.tobytes() for f in draw(replace(ANYBODY, action=action, view=view))) for action in ACTIONS}
+        assert len(drawn) == len(ACTIONS)
+
+
+def test_colours_are_where_they_are_said_to_be() -> None:
+    seen = pixels(draw(ANYBODY)[1])
+    for name, colours in (("skin", SKINS), ("hair", HAIRS), ("top", CLOTHES), ("trousers", CLOTHES)):
+        assert seen[colours[getattr(ANYBODY, name)]] > 20, name
+
+
+def test_eyes_are_seen_from_the_front_and_not_from_behind() -> None:
+    assert pixels(draw(ANYBODY)[1])[(25, 25, 25)] > 0
+    assert pixels(draw(replace(ANYBODY, view="facing away"))[1])[(25, 25, 25)] == 0
+
+
+def test_left_is_the_mirror_image_of_right_for_what_both_sides_do_alike() -> None:
+    bow = replace(ANYBODY, action="bowing")
+    right, left = (draw(replace(bow, view=f"facing {side}")) for side in ("right", "left"))
+    for one, other in zip(right, left, strict=True):
+        mirrored = np.asarray(other)[:, ::-1].astype(int)
+        assert (np.abs(np.asarray(one).astype(int) - mirrored).max(axis=2) > 60).mean() < 0.05
+    assert ink(right[2])[2] - SIDE / 2 > SIDE / 2 - ink(right[2])[0], "who bows to the right reaches to the right"
+
+
+def test_who_falls_down_ends_lower_and_who_jumps_leaves_the_ground() -> None:
+    fallen, jump = (
+        draw(replace(ANYBODY, action=action, view="facing right")) for action in ("falling down", "jumping")
+    )
+    assert ink(fallen[-1])[1] > ink(fallen[0])[1] + 15
+    assert min(ink(frame)[3] for frame in jump) < ink(jump[0])[3] - 4
+
+
+def test_an_edit_changes_one_thing_and_asks_for_it() -> None:
+    kinds = set()
+    for clip in CLIPS:
+        before, after = asdict(clip.person), asdict(clip.edit.person)
+        (changed,) = [key for key in before if before[key] != after[key]]
+        kinds.add(changed)
+        assert clip.edit.sentence.startswith("the same, ")
+        assert after[changed] in clip.edit.sentence
+        assert changed in clip.edit.sentence
+    assert kinds == {"skin", "hair", "top", "trousers"}
+
+
+def test_more_clips_than_there_are_different_ones_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="there are 145600 different clips, but 145601 are asked for"):
+        clips(145_601, seed=0)
