@@ -266,6 +266,26 @@ def test_vectors_of_the_embed_command_give_what_the_model_gives(
 
 
 @pytest.mark.fast
+def test_vectors_of_the_embed_command_may_be_of_videos(
+    fake_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = ("--model", fake_dir, "--backend", "fake")
+    for seed, name in enumerate(("red", "green", "blue")):
+        frames = [scene.image for scene in scenes(2, seed=seed)]
+        frames[0].save(f"{name}.m4v", "GIF", save_all=True, append_images=frames[1:])
+    rows = [{"query": name, "positive": {"video": f"{name}.m4v"}} for name in ("red", "green", "blue")]
+    dataset = write(tmp_path / "rows.jsonl", rows)
+    write(tmp_path / "queries.jsonl", [{"text": row["query"]} for row in rows])
+    films = [f"{row['query']}.m4v" for row in rows]
+    for output, names in (("queries.parquet", ["queries.jsonl"]), ("targets.parquet", films)):
+        assert command("embed", *names, "-o", output, *model) == 0
+    given = ("--query-vectors", "queries.parquet", "--target-vectors", "targets.parquet")
+    assert command("mine", dataset, *given, "--output", "mined") == 0
+    assert [row["positive"] for row in read(tmp_path / "mined")] == [{"video": f"../{name}"} for name in films]
+
+
+@pytest.mark.fast
 def test_a_rows_own_instructions_are_used_on_both_sides(fake_dir: Path, tmp_path: Path) -> None:
     task = {"query": "Find the opposite.", "target": "A word:"}
     rows: list[Record] = [{"query": "day", "positive": "night", "task": task}, {"query": "hot", "positive": "cold"}]
