@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mllm_embed.types import Image, Text
+from mllm_embed_training.errors import CorruptRow
 from mllm_embed_training.examples import Example, ExampleTask, Side
 from mllm_embed_training.scene_tasks import scene_tasks
 from mllm_embed_training.sources import Package
@@ -86,6 +87,28 @@ def test_the_crop_is_the_object_that_is_named(tasks: Mapping[str, ExampleTask[Ex
             True
         ]
     assert seen == set(expected)
+
+
+def test_a_statement_has_its_truth_as_answer_and_the_other_as_negative(
+    tasks: Mapping[str, ExampleTask[Example]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tasks["nlvr-statement"]
+    truths = set()
+    for seed in range(30):
+        example = task.draw(task.rows[0], random.Random(seed))
+        said = words(example.query)
+        truth = words(example.positive)
+        truths.add(truth)
+        assert [words(side) for side in example.negatives] == [{"true": "false", "false": "true"}[truth]]
+        if said in ("There is a yellow circle.", "There is a black square.", "There is a square."):
+            assert truth == "true"
+        if said in ("There is no item.", "There is a blue circle.", "There is a triangle."):
+            assert truth == "false"
+        assert drawn(example.query).size == (400, 100)
+    assert truths == {"true", "false"}
+    monkeypatch.setattr("mllm_embed_training.statements.TRIES", 0)
+    with pytest.raises(CorruptRow, match="scene clear has no statement that is"):
+        task.draw(task.rows[0], random.Random(0))
 
 
 def test_a_scene_in_which_every_name_fits_twice_is_left_out(tasks: Mapping[str, ExampleTask[Example]]) -> None:

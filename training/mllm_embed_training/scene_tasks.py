@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import PIL.Image
 
-from mllm_embed.evaluation.mini_mmeb_rows import SIDES, emoji_name, look_text
+from mllm_embed.evaluation.mini_mmeb_rows import SIDES, emoji_name, look_text, truth_text
 from mllm_embed.evaluation.scenes import (
     CELL,
     GRID,
@@ -22,9 +22,13 @@ from mllm_embed.evaluation.scenes import (
 )
 from mllm_embed.tasks import DEFAULT, Task, get_task
 from mllm_embed.types import Image, Text
+from mllm_embed_training.errors import CorruptRow
 from mllm_embed_training.examples import Example, ExampleTask, Side
 from mllm_embed_training.sources import Package, Row, grouped
+from mllm_embed_training.statements import Statements
 
+REFERENCE = 400
+"""Scenes that tell how often a statement is true."""
 NEGATIVES = 3
 """Most other parts of a scene that a named part is told from; with all of them a batch would be pictures mostly."""
 
@@ -33,6 +37,7 @@ def scene_tasks(package: Package) -> Mapping[str, Callable[[], ExampleTask[Examp
     """Return the tasks by name; rows are read when a task is made. Scenes are never augmented: places are the point."""
     return {
         "nlvr-object": lambda: ExampleTask([row for row in package.scenes() if _can_be_asked(row)], _named_object),
+        "nlvr-statement": lambda: _about_scenes([row for row in package.scenes() if row["structured"]]),
         "sprite-scene": lambda: _among_sprites(package, _named_sprite),
         "sprite-condition": lambda: _among_sprites(package, _named_side),
     }
@@ -64,6 +69,23 @@ def _named_object(row: Row, rng: random.Random) -> Example:
     ]
     query = Side((Image(scene), Text(asked.name)), f"{row['image_id']}|{asked.name}")
     return Example(query, crops[0], get_task("grounding"), tuple(crops[1:]))
+
+
+def _about_scenes(rows: Sequence[Row]) -> ExampleTask[Example]:
+    """Return a task of scenes of NLVR and statements about them, as many true as false."""
+    statements = Statements(scene_objects(row) for row in rows[:REFERENCE])
+    return ExampleTask(rows, lambda row, rng: _stated(row, statements, rng))
+
+
+def _stated(row: Row, statements: Statements, rng: random.Random) -> Example:
+    truth = rng.random() < 0.5
+    sentence = statements.draw(scene_objects(row), truth, rng)
+    if sentence is None:
+        raise CorruptRow(f"scene {row['image_id']} has no statement that is {truth_text(truth)}")
+    scene = Image(PIL.Image.open(io.BytesIO(row["image"])).convert("RGB"))
+    right, wrong = (Side((Text(truth_text(one)),), truth_text(one)) for one in (truth, not truth))
+    query = Side((scene, Text(sentence)), f"{row['image_id']}|{sentence}")
+    return Example(query, right, get_task("question"), (wrong,))
 
 
 def _named_sprite(row: Row, style: Sequence[Row], rng: random.Random) -> Example:
