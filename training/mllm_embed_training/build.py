@@ -17,7 +17,7 @@ from mllm_embed.model_dir import ModelDir, file_sha256, write_recipe
 from mllm_embed.modeling.attention_modes import attend_both_ways
 from mllm_embed.modeling.loading import Precision, keep_unpacked, load_base
 from mllm_embed.tasks import Task, get_task
-from mllm_embed_training import heldout, toy_tasks
+from mllm_embed_training import heldout, ranks, toy_tasks
 from mllm_embed_training.answer_tasks import answer_tasks
 from mllm_embed_training.augment import Pictures, Texts
 from mllm_embed_training.config import ConfigError, FileSection, LoraSection, TrainConfig
@@ -34,6 +34,7 @@ from mllm_embed_training.prompt_encoder import PromptEncoder
 from mllm_embed_training.recompute import use_checkpointing
 from mllm_embed_training.reconstruct import ReconstructStage
 from mllm_embed_training.run_files import written_whole
+from mllm_embed_training.sharded import shard_frozen
 from mllm_embed_training.sources import Package, data_folder
 from mllm_embed_training.stage import Stage
 from mllm_embed_training.start import soft_token_ids, start_directory
@@ -156,13 +157,18 @@ def open_model(config: TrainConfig, start: ModelDir, device: torch.device) -> An
     """Load the model and mark what is trained: an adapter's weights, or all but the frozen parts."""
     section = config.model
     precision: Precision = "float32" if section.quantization is None else "4bit"
-    model: Any = load_base(start.weights, precision=precision, attention=section.attention, device=str(device))
+    spread = section.shard and ranks.count() > 1
+    loaded_on = "cpu" if spread else str(device)
+    model: Any = load_base(start.weights, precision=precision, attention=section.attention, device=loaded_on)
     keep_unpacked(model)
     if start.recipe.attention == "bidirectional":
         attend_both_ways(model.get_submodule(start.family.language_model))
     use_checkpointing(model, section.gradient_checkpointing)
     if config.lora is not None:
-        return add_lora(model, start, config.lora, section.soft_prompt)
+        tuned = add_lora(model, start, config.lora, section.soft_prompt)
+        if spread:
+            shard_frozen(tuned, model.get_submodule(start.family.language_model), device)
+        return tuned
     for part in section.frozen:
         freeze(model, start.family, part)
     return model

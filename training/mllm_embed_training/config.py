@@ -40,6 +40,9 @@ class ModelSection(Section):
     quantization: Literal["nf4"] | None = None
     """QLoRA: keep the frozen weights in 4 bits (bitsandbytes, double quantisation); needs a lora section. The adapter
     is exported onto those weights, de-quantised."""
+    shard: bool = False
+    """Where several processes train: spread the frozen weights of the language model's layers over their GPUs (FSDP)
+    instead of keeping all on each; needs a lora section. Steps, checkpoints and results are the same."""
     frozen: tuple[Literal["tower", "projector", "language"], ...] = ()
     """Parts that are not trained when all weights are; an adapter leaves them all as they are."""
     gradient_checkpointing: Checkpointing = False
@@ -223,6 +226,10 @@ class TrainConfig(Section):
     def _adapter_or_all_weights(self) -> TrainConfig:
         if self.model.quantization is not None and self.lora is None:
             raise ValueError("model.quantization needs a lora section: weights in 4 bits cannot be trained themselves")
+        if self.model.shard and (self.lora is None or self.model.quantization is not None):
+            raise ValueError(
+                "model.shard spreads frozen weights, which are not in 4 bits: it needs a lora section alone"
+            )
         if self.model.frozen and self.lora is not None:
             raise ValueError("model.frozen is for training without a lora section, which freezes all weights anyway")
         return self

@@ -152,7 +152,14 @@ class ContrastiveStage:
         """Accumulate this rank's part of the gradients of the loss over the batches of all ranks."""
         seen: Metrics = {}
         queries, candidates = (self._encoder.looked_at(chunks) for chunks in (batch.queries, batch.candidates))
-        loss = grad_cache_step(self._encoder.encode, queries, candidates, self._objective(batch, seen))
+        passes = len(queries) + len(candidates)
+        loss = grad_cache_step(
+            self._encoder.encode,
+            queries,
+            candidates,
+            self._objective(batch, seen),
+            idle=ranks.most(passes) - passes,
+        )
         tokens = sum(int(chunk["attention_mask"].sum()) for chunk in [*batch.queries, *batch.candidates])
         return {"loss": float(loss), **seen, "tokens": ranks.total(tokens)}
 

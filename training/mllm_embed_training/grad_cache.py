@@ -49,6 +49,7 @@ def grad_cache_step(
     loss_fn: Callable[[Tensor, Tensor], Tensor],
     *,
     scale: float = 1.0,
+    idle: int = 0,
 ) -> Tensor:
     """Add the gradient of a contrastive loss to the weights, holding the graph of one chunk at a time.
 
@@ -65,6 +66,8 @@ def grad_cache_step(
         loss_fn: all queries [Q, D] and candidates [C, D], in the order of the chunks -> a scalar. Called once, and
             dropped before chunks are encoded again.
         scale: the gradient is multiplied by it (gradient accumulation, data parallelism); the returned loss is not.
+        idle: passes in front of the others that nothing is learned from: ranks that spread a model's weights among them
+            must make equally many.
 
     Returns:
         the loss, a scalar without graph.
@@ -77,7 +80,7 @@ def grad_cache_step(
             "GradCache needs at least one chunk per side, "
             f"but got {len(query_chunks)} of queries and {len(candidate_chunks)} of candidates"
         )
-    chunks = [*query_chunks, *candidate_chunks]
+    chunks = [*idle * [query_chunks[0]], *query_chunks, *candidate_chunks]
     replays = len(chunks) - _kept(len(chunks))
     states: list[_RngState] = []
     vectors: list[Tensor] = []
@@ -88,7 +91,8 @@ def grad_cache_step(
     held = [encode(chunk) for chunk in chunks[replays:]]
 
     vectors += [vector.detach() for vector in held]
-    loss, gradients = _of_vectors(loss_fn, vectors, len(query_chunks), scale)
+    loss, gradients = _of_vectors(loss_fn, vectors[idle:], len(query_chunks), scale)
+    gradients = [*map(torch.zeros_like, vectors[:idle]), *gradients]
     del vectors, loss_fn  # and with it what it holds of all pairs
 
     if held:

@@ -18,6 +18,7 @@ from mllm_embed.evaluation.mini_mmeb import build_tasks
 from mllm_embed.evaluation.pools import Selection
 from mllm_embed.types import EmbedInput
 from mllm_embed.vectors import finish
+from mllm_embed_training import ranks
 from mllm_embed_training.examples import Example, ExampleTask
 from mllm_embed_training.prompt_encoder import PromptEncoder
 from mllm_embed_training.run_files import HELDOUT, HELDOUT_CURVES, read_lines, write_lines
@@ -49,9 +50,14 @@ class HeldOut:
         return done % self._every == 0 or done == steps
 
     def measure(self, done: int) -> bool:
-        """Score the model after `done` steps; return whether its mean Hit@1 is above all earlier ones."""
-        earlier = [row for row in read_lines(self._run_dir / HELDOUT) if row["step"] < done]
+        """Score the model after `done` steps; return whether its mean Hit@1 is above all earlier ones.
+
+        Every rank measures, since ranks may need each other's weights; one writes, and to the others nothing is best.
+        """
         scores = {task.name: self._hit(task) for task in self._tasks}
+        if ranks.rank() != 0:
+            return False
+        earlier = [row for row in read_lines(self._run_dir / HELDOUT) if row["step"] < done]
         row = {"step": done, "mean": float(np.mean(list(scores.values()))), **scores}
         write_lines(self._run_dir / HELDOUT, [*earlier, row])
         self._draw([*earlier, row])

@@ -69,7 +69,7 @@ def gather(rows: Tensor) -> Tensor:
     """
     if count() == 1:
         return rows
-    sizes = [int(size) for size in _gather_equal(torch.tensor([len(rows)], device=rows.device))]
+    sizes = _numbers(len(rows))
     padded = rows.new_zeros(max(sizes), *rows.shape[1:])
     padded[: len(rows)] = rows.detach()
     parts = _gather_equal(padded)
@@ -80,10 +80,7 @@ def gather(rows: Tensor) -> Tensor:
 
 def first_row(rows: Tensor) -> int:
     """Return where this rank's rows begin among the gathered ones."""
-    if count() == 1:
-        return 0
-    sizes = _gather_equal(torch.tensor([len(rows)], device=rows.device))
-    return sum(int(size) for size in sizes[: rank()])
+    return sum(_numbers(len(rows))[: rank()])
 
 
 def total(number: float) -> float:
@@ -93,6 +90,11 @@ def total(number: float) -> float:
     summed = torch.tensor([number], dtype=torch.float64, device="cuda" if dist.get_backend() == "nccl" else "cpu")
     dist.all_reduce(summed)
     return float(summed)
+
+
+def most(number: int) -> int:
+    """Return the largest of every rank's numbers."""
+    return max(_numbers(number))
 
 
 def collect(texts: Sequence[str]) -> list[str]:
@@ -123,6 +125,14 @@ def wait() -> None:
 def any_rank(flag: bool) -> bool:
     """Return whether the flag is set on any rank, so that all decide alike."""
     return total(float(flag)) > 0
+
+
+def _numbers(number: int) -> list[int]:
+    """Return every rank's number."""
+    if count() == 1:
+        return [number]
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    return [int(one) for one in _gather_equal(torch.tensor([number], device=device))]
 
 
 def _gather_equal(tensor: Tensor) -> list[Tensor]:

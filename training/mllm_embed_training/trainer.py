@@ -43,7 +43,7 @@ def train(
         stage: makes batches and gradients.
         run_dir: receives checkpoints, `metrics.jsonl`, curves, `report.html` and what TensorBoard reads.
         start: fingerprint of the model that the stage began with.
-        after_step: called on rank 0 with the number of steps done, after each; it must leave the model as it is.
+        after_step: called on every rank with the number of steps done, after each; it must leave the model as it is.
 
     Returns:
         True if all steps are done, False if a signal ended the run early.
@@ -86,7 +86,7 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             progress.update(step, plan.task(step), metrics)
             done, stopping = step + 1, ranks.any_rank(stop.requested)
-            if after_step is not None and ranks.rank() == 0:
+            if after_step is not None:
                 after_step(done)
             if (stopping or done == optim.steps or done % config.checkpoint_every == 0) and ranks.rank() == 0:
                 state = {"step": done, "identity": identity}
