@@ -42,6 +42,8 @@ SIDE = 64
 """Width and height of a frame in pixels."""
 _MARGIN = 6
 """Pixels below the feet."""
+_LINE = (25, 25, 25)
+"""Of eyes and outlines."""
 
 _REST: Pose = {
     "right arm": (0, 12, 10),
@@ -196,6 +198,44 @@ class Person:
 
 
 @dataclass(frozen=True, slots=True)
+class Look:
+    """How a person is drawn, of which captions say nothing.
+
+    Attributes:
+        scale: of the whole figure.
+        head: width of the head in pixels, unscaled.
+        bulk: of body and limbs.
+        outlined: whether dark lines surround all parts.
+        smooth: whether edges are smooth, or made of whole pixels.
+        background: red, green and blue behind the person.
+    """
+
+    scale: float = 1.0
+    head: float = 18.0
+    bulk: float = 1.0
+    outlined: bool = False
+    smooth: bool = True
+    background: tuple[int, int, int] = (255, 255, 255)
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> Look:
+        """Draw a look; half are on white."""
+        background = (255, 255, 255) if rng.random() < 0.5 else tuple(int(one) for one in rng.integers(120, 256, 3))
+        return cls(
+            scale=float(rng.uniform(0.75, 1.05)),
+            head=float(rng.uniform(14, 20)),
+            bulk=float(rng.uniform(0.8, 1.25)),
+            outlined=bool(rng.random() < 0.5),
+            smooth=bool(rng.random() < 0.5),
+            background=(background[0], background[1], background[2]),
+        )
+
+
+PLAIN = Look()
+"""The look without variation."""
+
+
+@dataclass(frozen=True, slots=True)
 class ClipEdit:
     """The same person with one thing changed, and the sentence that asks for it."""
 
@@ -205,10 +245,11 @@ class ClipEdit:
 
 @dataclass(frozen=True, slots=True)
 class ToyClip:
-    """A clip of one person."""
+    """A clip of one person, and how it is drawn."""
 
     person: Person
     edit: ClipEdit
+    look: Look
 
     @property
     def caption(self) -> str:
@@ -217,7 +258,7 @@ class ToyClip:
 
     def frames(self) -> tuple[PIL.Image.Image, ...]:
         """Draw the clip, see `draw`."""
-        return draw(self.person)
+        return draw(self.person, self.look)
 
 
 def clips(count: int, seed: int) -> list[ToyClip]:
@@ -234,7 +275,7 @@ def clips(count: int, seed: int) -> list[ToyClip]:
     found: dict[Person, ToyClip] = {}
     while len(found) < count:
         person = Person(*(_pick(rng, names) for names in choices))
-        found.setdefault(person, ToyClip(person, _edit(rng, person)))
+        found.setdefault(person, ToyClip(person, _edit(rng, person), Look.drawn(rng)))
     return list(found.values())
 
 
@@ -244,9 +285,9 @@ def describe(person: Person) -> str:
     return f"{who}, wearing a {person.top} top and {person.trousers} trousers, {person.action}, {person.view}"
 
 
-def draw(person: Person, *, count: int = FRAMES) -> tuple[PIL.Image.Image, ...]:
-    """Draw `count` frames on white, RGB, `SIDE` x `SIDE` pixels, from the beginning of the action to its end."""
-    return tuple(_frame(person, _pose(ACTIONS[person.action], time)) for time in np.linspace(0, 1, count))
+def draw(person: Person, look: Look = PLAIN, *, count: int = FRAMES) -> tuple[PIL.Image.Image, ...]:
+    """Draw `count` frames, RGB, `SIDE` x `SIDE` pixels, from the beginning of the action to its end."""
+    return tuple(_frame(person, look, _pose(ACTIONS[person.action], time)) for time in np.linspace(0, 1, count))
 
 
 def _pick(rng: np.random.Generator, names: Mapping[str, object]) -> str:
@@ -284,26 +325,40 @@ class _Part:
     color: tuple[int, int, int]
 
 
-def _frame(person: Person, pose: dict[str, Point]) -> PIL.Image.Image:
-    parts = list(_body(person, pose))
+def _frame(person: Person, look: Look, pose: dict[str, Point]) -> PIL.Image.Image:
+    parts = list(_body(person, look, pose))
     chest = parts[0].end  # the middle of the picture, so that who lies is not cut off
     ground = min(float(end[1]) for part in parts for end in (part.start, part.end)) - pose["body"][1]
     turn = np.deg2rad(VIEWS[person.view])
     side, depth = np.array([np.cos(turn), 0, np.sin(turn)]), np.array([-np.sin(turn), 0, np.cos(turn)])
-    image = PIL.Image.new("RGB", (2 * SIDE, 2 * SIDE), "white")
+    fine = 2 if look.smooth else 1
+    unit = fine * look.scale
+    image = PIL.Image.new("RGB", (fine * SIDE, fine * SIDE), look.background)
     pen = PIL.ImageDraw.Draw(image)
     for part in sorted(parts, key=lambda part: float((part.start + part.end) @ depth)):
         ends = [
-            (SIDE + 2 * float((point - chest) @ side), 2 * (SIDE - _MARGIN - float(point[1] - ground)))
+            (
+                fine * SIDE / 2 + unit * float((point - chest) @ side),
+                fine * (SIDE - _MARGIN) - unit * float(point[1] - ground),
+            )
             for point in (part.start, part.end)
         ]
-        pen.line(ends, fill=part.color, width=round(2 * part.width))
-        for x, y in ends:
-            pen.ellipse((x - part.width, y - part.width, x + part.width, y + part.width), fill=part.color)
-    return image.reduce(2)
+        if look.outlined:
+            _stroke(pen, ends, unit * part.width + 2 * fine, _LINE)
+        _stroke(pen, ends, unit * part.width, part.color)
+    return image.reduce(fine)
 
 
-def _body(person: Person, pose: dict[str, Point]) -> Iterator[_Part]:
+def _stroke(
+    pen: PIL.ImageDraw.ImageDraw, ends: list[tuple[float, float]], width: float, color: tuple[int, int, int]
+) -> None:
+    pen.line(ends, fill=color, width=round(width))
+    radius = width / 2
+    for x, y in ends:
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+
+
+def _body(person: Person, look: Look, pose: dict[str, Point]) -> Iterator[_Part]:
     """Build the figure about its hips, which lie at the origin."""
     skin, hair, top, trousers = SKINS[person.skin], HAIRS[person.hair], CLOTHES[person.top], CLOTHES[person.trousers]
     pitch = np.deg2rad(pose["body"][0])
@@ -312,20 +367,22 @@ def _body(person: Person, pose: dict[str, Point]) -> Iterator[_Part]:
     def upper(x: float, y: float, z: float) -> Point:
         return np.asarray(tilt @ np.array([x, y, z]))
 
-    yield _Part(upper(0, 3, 0), upper(0, 12, 0), 13, top)
-    yield _Part(upper(0, 0, 0), upper(0, 0, 0), 12, trousers)
-    yield _Part(upper(0, 24, 0), upper(0, 24, 0), 18, skin)
-    yield _Part(upper(0, 27, -3), upper(0, 22, -3), 18, hair)
-    yield _Part(upper(0, 29, 0.5), upper(0, 29, 0.5), 15, hair)
+    neck, head, bulk = 15.0, look.head, look.bulk
+    middle = neck + head / 2
+    yield _Part(upper(0, 3, 0), upper(0, 12, 0), 13 * bulk, top)
+    yield _Part(upper(0, 0, 0), upper(0, 0, 0), 12 * bulk, trousers)
+    yield _Part(upper(0, middle, 0), upper(0, middle, 0), head, skin)
+    yield _Part(upper(0, middle + head / 6, -head / 6), upper(0, middle - head / 9, -head / 6), head, hair)
+    yield _Part(upper(0, middle + 0.28 * head, 0.5), upper(0, middle + 0.28 * head, 0.5), 0.83 * head, hair)
     for x in (-3.5, 3.5):
-        yield _Part(upper(x, 23, 9), upper(x, 22, 9), 2.5, (25, 25, 25))
+        yield _Part(upper(x, middle - 1, head / 2), upper(x, middle - 2, head / 2), 2.5, _LINE)
     for name, x in (("right", -1), ("left", 1)):
         shoulder, elbow, hand = (tilt @ joint for joint in _limb(pose[f"{name} arm"], (7.5 * x, 13, 0), 7, bends=1))
-        yield _Part(shoulder, elbow, 5, top)
-        yield _Part(elbow, hand, 4.5, skin)
+        yield _Part(shoulder, elbow, 5 * bulk, top)
+        yield _Part(elbow, hand, 4.5 * bulk, skin)
         hip, knee, foot = _limb(pose[f"{name} leg"], (3.5 * x, -2, 0), 8, bends=-1)
-        yield _Part(hip, knee, 6, trousers)
-        yield _Part(knee, foot, 5.5, trousers)
+        yield _Part(hip, knee, 6 * bulk, trousers)
+        yield _Part(knee, foot, 5.5 * bulk, trousers)
 
 
 def _limb(angles: Point, root: tuple[float, float, float], length: float, *, bends: int) -> tuple[Point, Point, Point]:
@@ -347,10 +404,12 @@ __all__ = [
     "CLOTHES",
     "FRAMES",
     "HAIRS",
+    "PLAIN",
     "SIDE",
     "SKINS",
     "VIEWS",
     "ClipEdit",
+    "Look",
     "Person",
     "ToyClip",
     "clips",

@@ -16,6 +16,7 @@ from mllm_embed.toy_people import (
     CLOTHES,
     FRAMES,
     HAIRS,
+    PLAIN,
     SIDE,
     SKINS,
     VIEWS,
@@ -101,6 +102,27 @@ def test_who_falls_down_ends_lower_and_who_jumps_leaves_the_ground() -> None:
     )
     assert ink(fallen[-1])[1] > ink(fallen[0])[1] + 15
     assert min(ink(frame)[3] for frame in jump) < ink(jump[0])[3] - 4
+
+
+def test_looks_vary_and_captions_do_not_say_so() -> None:
+    looks = [clip.look for clip in CLIPS]
+    assert len(set(looks)) == len(looks)
+    for values in ({look.outlined for look in looks}, {look.smooth for look in looks}):
+        assert values == {True, False}
+    assert 0.4 < sum(look.background == PLAIN.background for look in looks) / len(looks) < 0.6
+
+
+def test_a_look_is_seen() -> None:
+    plain = pixels(draw(ANYBODY)[1])
+    outlined = pixels(draw(ANYBODY, replace(PLAIN, outlined=True))[1])
+    assert outlined[(25, 25, 25)] > plain[(25, 25, 25)] + 100
+    assert len(pixels(draw(ANYBODY, replace(PLAIN, smooth=False))[1])) < len(plain), "no colours between others"
+    assert pixels(draw(ANYBODY, replace(PLAIN, background=(200, 220, 240)))[1])[(200, 220, 240)] > SIDE * SIDE / 2
+    full, small = (ink(draw(ANYBODY, replace(PLAIN, scale=scale))[1]) for scale in (1.0, 0.75))
+    assert full[3] - full[1] > 1.2 * (small[3] - small[1])
+    assert ink(draw(ANYBODY, replace(PLAIN, head=20))[1])[1] < ink(draw(ANYBODY, replace(PLAIN, head=14))[1])[1]
+    thick, thin = (pixels(draw(ANYBODY, replace(PLAIN, bulk=bulk))[1]) for bulk in (1.25, 0.8))
+    assert thick[(255, 255, 255)] < thin[(255, 255, 255)]
 
 
 def test_an_edit_changes_one_thing_and_asks_for_it() -> None:

@@ -12,7 +12,7 @@ from mllm_embed_training.examples import Example, Side
 pytestmark = pytest.mark.fast
 
 TASKS = toy_tasks.pair_tasks()
-PEOPLE = {clip.caption: clip.person for clip in clips(toy_tasks.COUNT, seed=0)}
+CLIPS = {clip.caption: clip for clip in clips(toy_tasks.COUNT, seed=0)}
 
 
 def examples(task: str, count: int = 30) -> list[Example]:
@@ -28,7 +28,7 @@ def shown(side: Side) -> bytes:
 
 
 def drawn(caption: str) -> bytes:
-    return b"".join(frame.tobytes() for frame in draw(PEOPLE[caption]))
+    return b"".join(frame.tobytes() for frame in CLIPS[caption].frames())
 
 
 def test_captions_and_clips_belong_together() -> None:
@@ -57,5 +57,6 @@ def test_an_edit_shows_what_was_asked_for_and_the_clip_as_it_was_is_wrong() -> N
     for one, clip in zip(examples("toy-clip-edit"), clips(30, seed=0), strict=True):
         assert one.query.content[-1] == Text(clip.edit.sentence)
         assert one.positive.key == f"clip:{describe(clip.edit.person)}"
+        assert shown(one.positive) == b"".join(frame.tobytes() for frame in draw(clip.edit.person, clip.look))
         assert [side.key for side in one.negatives] == [f"clip:{clip.caption}"]
         assert shown(one.positive) != shown(one.negatives[0]) == drawn(clip.caption)

@@ -75,7 +75,7 @@ def _drawn(scene: ToyScene) -> Side:
 
 
 def _text_to_clip(clip: ToyClip, _rng: random.Random) -> Example:
-    return Example(_text(clip.caption), _shown(clip.person), get_task("text-to-image"))
+    return Example(_text(clip.caption), _shown(clip), get_task("text-to-image"))
 
 
 def _clip_to_text(clip: ToyClip, rng: random.Random) -> Example:
@@ -85,24 +85,26 @@ def _clip_to_text(clip: ToyClip, rng: random.Random) -> Example:
         replace(clip.person, view=_other(VIEWS, clip.person.view, rng)),
     )
     negatives = tuple(_text(describe(person)) for person in wrong)
-    return Example(_shown(clip.person), _text(clip.caption), get_task("image-to-text"), negatives)
+    return Example(_shown(clip), _text(clip.caption), get_task("image-to-text"), negatives)
 
 
 def _action(clip: ToyClip, rng: random.Random) -> Example:
     wrong = rng.sample([name for name in ACTIONS if name != clip.person.action], WRONG_ACTIONS)
     negatives = tuple(_text(name) for name in wrong)
-    return Example(_shown(clip.person), _text(clip.person.action), get_task("classification"), negatives)
+    return Example(_shown(clip), _text(clip.person.action), get_task("classification"), negatives)
 
 
 def _edited_clip(clip: ToyClip, _rng: random.Random) -> Example:
     """A clip and a wish; the clip as it was is wrong."""
-    shown = _shown(clip.person)
+    shown = _shown(clip)
     query = Side((*shown.content, Text(clip.edit.sentence)), f"{shown.key}|{clip.edit.sentence}")
-    return Example(query, _shown(clip.edit.person), get_task("composed"), (shown,))
+    return Example(query, _shown(clip, clip.edit.person), get_task("composed"), (shown,))
 
 
-def _shown(person: Person) -> Side:
-    return Side(tuple(Image(frame) for frame in draw(person)), f"clip:{describe(person)}")
+def _shown(clip: ToyClip, person: Person | None = None) -> Side:
+    """Draw a clip, or another person in its look."""
+    seen = person or clip.person
+    return Side(tuple(Image(frame) for frame in draw(seen, clip.look)), f"clip:{describe(seen)}")
 
 
 def _text(text: str) -> Side:
