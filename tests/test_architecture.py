@@ -29,7 +29,7 @@ LAYERS = (
     {"types", "errors"},
     {
         *("tasks", "families", "fetch", "sources", "media", "regions", "video", "documents", "audio"),
-        *("vectors", "toy_shapes", "toy_people"),
+        *("vectors", "toy_shapes", "toy_people", "toy_poses"),
     },
     {"weight_files", "recipe", "published", "model_dir", "adapters"},
     {"prompts", "lexical", "scoring"},

@@ -1,0 +1,148 @@
+"""What the people of toy clips do: key frames of a skeleton's angles, and the poses between them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    Pose = Mapping[str, tuple[float, ...]]
+    """What differs from `_REST`: a limb's swing forward, spread to its side and bend; the body's pitch and lift."""
+
+
+def _mirrored(pose: Pose) -> Pose:
+    """Return the pose with right and left exchanged."""
+    other = {"right": "left", "left": "right"}
+    return {" ".join(other.get(word, word) for word in part.split()): angles for part, angles in pose.items()}
+
+
+_REST: Pose = {
+    "right arm": (0, 12, 10),
+    "left arm": (0, 12, 10),
+    "right leg": (0, 4, 0),
+    "left leg": (0, 4, 0),
+    "body": (0, 0),
+}
+_STEP: Pose = {
+    "right arm": (-30, 10, 15),
+    "left arm": (30, 10, 15),
+    "right leg": (32, 3, 5),
+    "left leg": (-25, 3, 25),
+}
+_RUN: Pose = {
+    "right arm": (-60, 10, 90),
+    "left arm": (40, 10, 90),
+    "right leg": (65, 3, 60),
+    "left leg": (-40, 3, 60),
+    "body": (15, 3),
+}
+_SQUAT: Pose = {"right leg": (70, 15, 130), "left leg": (70, 15, 130), "body": (25, 0)}
+_AIMED: Pose = {"right arm": (85, 35, 110), "left arm": (90, 0, 0)}
+ACTIONS: dict[str, tuple[Pose, ...]] = {
+    "walking": (_STEP, {}, _mirrored(_STEP), {}, _STEP),
+    "running": (_RUN, _mirrored(_RUN), _RUN, _mirrored(_RUN), _RUN),
+    "jumping": ({}, _SQUAT, {"right arm": (150, 20, 0), "left arm": (150, 20, 0), "body": (0, 12)}, _SQUAT, {}),
+    "waving": (
+        {},
+        {"right arm": (100, 15, 10)},
+        {"right arm": (115, 50, 45)},
+        {"right arm": (100, 15, 10)},
+        {"right arm": (115, 50, 45)},
+        {},
+    ),
+    "clapping": tuple(
+        {"right arm": (70, spread, 20), "left arm": (70, spread, 20)} for spread in (35, -30, 35, -30, 35, -30)
+    ),
+    "casting a spell": (
+        {},
+        {"right arm": (50, -25, 60), "left arm": (50, -25, 60)},
+        {"right arm": (30, 85, 10), "left arm": (30, 85, 10)},
+        {"right arm": (0, 125, 0), "left arm": (0, 125, 0)},
+        {},
+    ),
+    "thrusting": (
+        {},
+        {"right arm": (-50, 15, 120)},
+        {"right arm": (-50, 15, 120)},
+        {"right arm": (90, 5, 0), "body": (10, 0), "right leg": (25, 4, 10), "left leg": (-20, 4, 0)},
+        {"right arm": (90, 5, 0), "body": (10, 0), "right leg": (25, 4, 10), "left leg": (-20, 4, 0)},
+        {},
+    ),
+    "slashing": (
+        {},
+        {"right arm": (30, 95, 40)},
+        {"right arm": (130, 60, 20)},
+        {"right arm": (85, -15, 0), "body": (10, 0)},
+        {"right arm": (45, -55, 10), "body": (10, 0)},
+        {},
+    ),
+    "shooting a bow": (
+        {},
+        {"right arm": (70, 5, 30), "left arm": (90, 0, 0)},
+        _AIMED,
+        _AIMED,
+        _AIMED,
+        {"left arm": (90, 0, 0)},
+    ),
+    "kicking": (
+        {},
+        {"right leg": (-40, 4, 50)},
+        {"right leg": (85, 4, 0), "body": (-12, 0)},
+        {"right leg": (40, 4, 30)},
+        {},
+    ),
+    "bowing": ({}, {"body": (40, 0)}, {"body": (80, 0)}, {"body": (80, 0)}, {"body": (40, 0)}, {}),
+    "sitting down": (
+        {},
+        {"right leg": (45, 8, 70), "left leg": (45, 8, 70)},
+        {"right leg": (90, 10, 90), "left leg": (90, 10, 90)},
+        {"right leg": (90, 10, 20), "left leg": (90, 10, 20)},
+    ),
+    "falling down": (
+        {},
+        {"body": (20, 0), "right leg": (40, 10, 80), "left leg": (40, 10, 80)},
+        {
+            "body": (60, 0),
+            "right leg": (60, 15, 130),
+            "left leg": (60, 15, 130),
+            "right arm": (60, 20, 0),
+            "left arm": (60, 20, 0),
+        },
+        {
+            "body": (95, 0),
+            "right leg": (30, 15, 110),
+            "left leg": (30, 15, 110),
+            "right arm": (150, 30, 0),
+            "left arm": (150, 30, 0),
+        },
+        {
+            "body": (95, 0),
+            "right leg": (-80, 15, 10),
+            "left leg": (-80, 15, 10),
+            "right arm": (160, 40, 0),
+            "left arm": (160, 40, 0),
+        },
+    ),
+}
+"""Key frames by action, evenly spaced in time; degrees, the lift in pixels."""
+
+
+def pose_at(action: str, time: float) -> dict[str, NDArray[np.float64]]:
+    """Return the whole pose at `time` of an action, from 0 to 1, between the two nearest key frames."""
+    keys = ACTIONS[action]
+    place = time * (len(keys) - 1)
+    before = min(int(place), len(keys) - 2)
+    share = place - before
+    return {
+        part: (1 - share) * np.asarray(keys[before].get(part, rest))
+        + share * np.asarray(keys[before + 1].get(part, rest))
+        for part, rest in _REST.items()
+    }
+
+
+__all__ = ["ACTIONS", "pose_at"]
