@@ -17,6 +17,11 @@ BIN := .venv/bin
 PREPARE = @test -n "$(PYTHON)" || { echo "mllm-embed needs Python 3.11 to 3.14, and there is none here; name one: make $@ PYTHON=/path/to/python"; exit 2; }; \
 	"$(PYTHON)" install/prepare.py
 
+# Train the branches of the built-in model that are named, one after the other, and merge each.
+branches = @set -e; for branch in $(1); do \
+	$(BIN)/mllm-embed train training/configs/mini-$$branch.yaml; \
+	$(BIN)/mllm-embed export runs/mini-$$branch/model runs/mini-$$branch/merged --dtype float32; done
+
 .DEFAULT_GOAL := help
 .PHONY: help serve test lint types fix docs train-mini check-wheel clean
 
@@ -64,10 +69,12 @@ train-mini: ## train the built-in model from the data package: make train-mini M
 	$(BIN)/mllm-embed export runs/mini-broad/model runs/mini-broad/merged --dtype float32
 	$(BIN)/mllm-embed train training/configs/mini-finish.yaml
 	$(BIN)/mllm-embed export runs/mini-finish/model runs/mini-finish/merged --dtype float32
-	for branch in groups tones goods; do \
-		$(BIN)/mllm-embed train training/configs/mini-$$branch.yaml && \
-		$(BIN)/mllm-embed export runs/mini-$$branch/model runs/mini-$$branch/merged --dtype float32 || exit; done
-	$(BIN)/mllm-embed soup runs/mini-groups/merged runs/mini-tones/merged runs/mini-goods/merged --share 2 --share 2 --share 1 --out runs/mllm-embed-mini
+	$(call branches,groups tones goods)
+	$(BIN)/mllm-embed soup runs/mini-groups/merged runs/mini-tones/merged runs/mini-goods/merged --share 2 --share 2 --share 1 --dtype float32 --out runs/mini-f/mean
+	$(call branches,groups-g tones-g)
+	$(BIN)/mllm-embed soup runs/mini-groups-g/merged runs/mini-tones-g/merged --dtype float32 --out runs/mini-g/mean
+	$(call branches,groups-h tones-h clips-h)
+	$(BIN)/mllm-embed soup runs/mini-tones-h/merged runs/mini-clips-h/merged --out runs/mllm-embed-mini
 
 check-wheel: ## build the wheel, install it alone in a clean environment, serve the built-in model from it
 	$(PREPARE) test

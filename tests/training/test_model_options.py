@@ -179,6 +179,8 @@ def test_an_adapter_is_no_start(tiny_path: Path, tmp_path: Path) -> None:
     ("section", "lora", "message"),
     [
         ({"quantization": "nf4"}, None, "quantization needs a lora section"),
+        ({"shard": True}, None, "model.shard spreads frozen weights: it needs a lora section"),
+        ({"shard": True, "quantization": "nf4"}, {"r": 4}, "and no model.quantization"),
         ({"frozen": ["tower"]}, {"r": 4}, "frozen is for training without a lora section"),
         ({"frozen": ["head"]}, None, "Input should be 'tower', 'projector' or 'language'"),
     ],

@@ -227,9 +227,7 @@ class TrainConfig(Section):
         if self.model.quantization is not None and self.lora is None:
             raise ValueError("model.quantization needs a lora section: weights in 4 bits cannot be trained themselves")
         if self.model.shard and (self.lora is None or self.model.quantization is not None):
-            raise ValueError(
-                "model.shard spreads frozen weights, which are not in 4 bits: it needs a lora section alone"
-            )
+            raise ValueError("model.shard spreads frozen weights: it needs a lora section, and no model.quantization")
         if self.model.frozen and self.lora is not None:
             raise ValueError("model.frozen is for training without a lora section, which freezes all weights anyway")
         return self

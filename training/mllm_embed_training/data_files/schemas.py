@@ -31,6 +31,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from mllm_embed.commands import rows
 from mllm_embed.errors import InvalidInput
 from mllm_embed.tasks import DEFAULT, Task, get_task
 from mllm_embed.types import Content, Image, Text, Video
@@ -40,7 +41,7 @@ from mllm_embed_training.examples import Side
 Row = Mapping[str, Any]
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 """Extensions of a shard's pictures."""
-VIDEOS = ("mp4", "webm", "mkv", "mov", "avi", "m4v")
+VIDEOS = tuple(sorted(suffix.removeprefix(".") for suffix in rows.VIDEOS))
 """Extensions of a shard's videos."""
 SIDE_KEYS = ("text", "image", "video", "frames", "fps")
 """What an object may say that is a side of a row; the last two are about its video."""
