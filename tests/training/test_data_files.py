@@ -305,6 +305,8 @@ def test_what_the_guide_shows_is_read(tmp_path: Path) -> None:
     (tmp_path / "shoes").mkdir()
     for name in ("17.jpg", "18.jpg"):
         (tmp_path / "shoes" / name).write_bytes(png("red"))
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "3.mp4").write_bytes(b"a film")
     (tmp_path / "rows.jsonl").write_text(guide.split("```json\n")[1].split("```")[0])
     task = opened(tmp_path / "rows.jsonl")
     made = [example(task, row) for row in range(len(task.rows))]
