@@ -310,5 +310,6 @@ def test_what_the_guide_shows_is_read(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(guide.split("```json\n")[1].split("```")[0])
     task = opened(tmp_path / "rows.jsonl")
     made = [example(task, row) for row in range(len(task.rows))]
-    assert [len(one.negatives) for one in made] == [0, 1, 0]
+    assert [len(one.negatives) for one in made] == [0, 1, 0, 0]
     assert made[2].grades == (1.0, 0.5)
+    assert made[3].positive.content == (Video(b"a film", frames=8, fps=1),)
