@@ -73,8 +73,10 @@ train-mini: ## train the built-in model from the data package: make train-mini M
 	$(BIN)/mllm-embed soup runs/mini-groups/merged runs/mini-tones/merged runs/mini-goods/merged --share 2 --share 2 --share 1 --dtype float32 --out runs/mini-f/mean
 	$(call branches,groups-g tones-g)
 	$(BIN)/mllm-embed soup runs/mini-groups-g/merged runs/mini-tones-g/merged --dtype float32 --out runs/mini-g/mean
-	$(call branches,groups-h tones-h clips-h)
-	$(BIN)/mllm-embed soup runs/mini-tones-h/merged runs/mini-clips-h/merged --out runs/mllm-embed-mini
+	$(call branches,groups-h tones-h)
+	$(BIN)/mllm-embed soup runs/mini-groups-h/merged runs/mini-tones-h/merged --dtype float32 --out runs/mini-h/mean
+	$(call branches,clips-i clips-i2)
+	$(BIN)/mllm-embed soup runs/mini-groups-h/merged runs/mini-tones-h/merged runs/mini-clips-i/merged runs/mini-clips-i2/merged --share 1 --share 2 --share 2 --share 2 --out runs/mllm-embed-mini
 
 check-wheel: ## build the wheel, install it alone in a clean environment, serve the built-in model from it
 	$(PREPARE) test
