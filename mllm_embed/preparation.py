@@ -62,7 +62,7 @@ class Preparer:
         self._width = model_dir.recipe.dimensions
         self._regions = region_encoder
         self._pixels = model_dir.pixels
-        self._timed = model_dir.recipe.video == "timed-frames"
+        self._timed = model_dir.recipe.times_frames
         self._max_tokens = model_dir.recipe.max_tokens
         self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
 

@@ -96,6 +96,11 @@ class Recipe:
         recipe.check(origin)
         return recipe
 
+    @property
+    def times_frames(self) -> bool:
+        """Whether each frame of a video stands behind its second."""
+        return self.video == "timed-frames"
+
     def check(self, origin: Path) -> None:
         """Raise `IncompatibleCheckpoint` naming the first value that cannot be honoured."""
         self._check_types(origin)
@@ -121,7 +126,7 @@ class Recipe:
                 f"{origin}: matryoshka_dimensions must be at most {self.dimensions}, but one is {wide[0]}"
             )
         template = self.find_template(origin)
-        if self.video == "timed-frames" and "{content}" not in template.text:
+        if self.times_frames and "{content}" not in template.text:
             raise IncompatibleCheckpoint(
                 f"{origin}: video 'timed-frames' needs a template that keeps the order of content, "
                 f"but {self.template!r} moves pictures away from their times"

@@ -242,8 +242,8 @@ def _questions(rng: np.random.Generator, objects: tuple[ToyObject, ...]) -> Iter
     """Ask for one thing that is there, one that is not, two counts, and (of two or more) how two things lie."""
     names = {item.name for item in objects}
     absent = [name for color in COLORS for shape in SHAPES if (name := f"{color} {shape}") not in names]
-    yield ToyQuestion(f"Is there {_article(_pick(rng, sorted(names)))}?", "yes")
-    yield ToyQuestion(f"Is there {_article(_pick(rng, absent))}?", "no")
+    yield ToyQuestion(f"Is there {with_article(_pick(rng, sorted(names)))}?", "yes")
+    yield ToyQuestion(f"Is there {with_article(_pick(rng, absent))}?", "no")
     yield ToyQuestion("How many shapes are there?", str(len(objects)))
     color = _pick(rng, [item.color for item in objects] + list(COLORS))
     yield ToyQuestion(f"How many {color} shapes are there?", str(sum(item.color == color for item in objects)))
@@ -284,7 +284,8 @@ def _edit(rng: np.random.Generator, objects: tuple[ToyObject, ...], side: int) -
     return ToyEdit(sentence, draw(edited, side), describe(edited), edited)
 
 
-def _article(name: str) -> str:
+def with_article(name: str) -> str:
+    """Put `a` or `an` before a name."""
     return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
@@ -300,5 +301,6 @@ __all__ = [
     "describe",
     "draw",
     "scenes",
+    "with_article",
     "write_scenes",
 ]

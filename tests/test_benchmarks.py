@@ -1,7 +1,8 @@
-"""The benchmarks for GPUs run on a CPU too, at a tiny size: so they do not rot where nobody has a GPU."""
+"""The benchmarks for GPUs run on a CPU too, at a tiny size, so they do not rot; and what summarises runs."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -25,3 +26,21 @@ def test_a_gpu_benchmark_runs_on_a_cpu(script: str, options: tuple[str, ...], sa
     assert done.returncode == 0, done.stderr[-2000:]
     assert says in done.stdout
     assert "tiny" in done.stdout
+
+
+def test_the_summary_of_a_run_has_early_and_late_accuracy_by_task(tmp_path: Path) -> None:
+    steps = [
+        {
+            "step": step,
+            "task": "one" if step % 2 else None,
+            "seconds": 30,
+            "peak_memory_mib": 512 + step,
+            "accuracy": step / 8,
+        }
+        for step in range(8)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(step)}\n" for step in steps))
+    command = [sys.executable, str(FOLDER / "training_summary.py"), str(tmp_path), "--window", "4"]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout.splitlines()
+    assert printed[1].endswith("8 steps in 4 minutes, at most 0.5 GiB")
+    assert printed[-2:] == ["| all, mixed | 4 | 0.12 | 0.62 |", "| one | 4 | 0.25 | 0.75 |"]

@@ -16,9 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from safetensors.numpy import save_file
 
-from mllm_embed.backends.fake import FAKE_MODEL
 from mllm_embed.cli import main
 from mllm_embed.embedder import Embedder
 from mllm_embed.toy_shapes import scenes
@@ -54,18 +52,6 @@ def report(output: Path) -> Record:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def fake_dir(tmp_path: Path) -> Path:
-    """A model directory that opens, for the fake backend: everything but real weights."""
-    folder = tmp_path / "fake-model"
-    shutil.copytree(FAKE_MODEL, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["text_config"] = {"hidden_size": 64, "max_position_embeddings": 8192}
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file({"weight": np.zeros(1, dtype=np.float32)}, folder / "model.safetensors")
-    return folder
 
 
 @pytest.fixture
@@ -263,26 +249,6 @@ def test_vectors_of_the_embed_command_give_what_the_model_gives(
         assert one["negatives"] == other["negatives"]
         np.testing.assert_allclose(one["negative_scores"], other["negative_scores"], atol=2e-6)
         assert one["positive_score"] == pytest.approx(other["positive_score"], abs=2e-6)
-
-
-@pytest.mark.fast
-def test_vectors_of_the_embed_command_may_be_of_videos(
-    fake_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    model = ("--model", fake_dir, "--backend", "fake")
-    for seed, name in enumerate(("red", "green", "blue")):
-        frames = [scene.image for scene in scenes(2, seed=seed)]
-        frames[0].save(f"{name}.m4v", "GIF", save_all=True, append_images=frames[1:])
-    rows = [{"query": name, "positive": {"video": f"{name}.m4v"}} for name in ("red", "green", "blue")]
-    dataset = write(tmp_path / "rows.jsonl", rows)
-    write(tmp_path / "queries.jsonl", [{"text": row["query"]} for row in rows])
-    films = [f"{row['query']}.m4v" for row in rows]
-    for output, names in (("queries.parquet", ["queries.jsonl"]), ("targets.parquet", films)):
-        assert command("embed", *names, "-o", output, *model) == 0
-    given = ("--query-vectors", "queries.parquet", "--target-vectors", "targets.parquet")
-    assert command("mine", dataset, *given, "--output", "mined") == 0
-    assert [row["positive"] for row in read(tmp_path / "mined")] == [{"video": f"../{name}"} for name in films]
 
 
 @pytest.mark.fast

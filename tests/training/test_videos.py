@@ -90,3 +90,29 @@ def test_mining_over_videos_writes_rows_that_name_them(tmp_path: Path, monkeypat
     found = {json.dumps(side) for row in mined for side in row["negatives"]}
     assert '{"video": "../red.gif", "frames": 2}' in found
     assert "[video " in (tmp_path / "mined" / "report.md").read_text()
+
+
+def test_vectors_of_the_embed_command_may_be_of_videos(
+    fake_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    films = [f"{colour}.m4v" for colour in COLOURS]
+    for colour, name in zip(COLOURS, films, strict=True):
+        Path(name).write_bytes(film(colour, "white"))
+    rows = [{"query": name, "positive": {"video": name}} for name in films]
+    Path("rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    Path("queries.txt").write_text("".join(f"{name}\n" for name in films))
+    model = ("--model", str(fake_dir), "--backend", "fake")
+    given = ("--query-vectors", "queries.parquet", "--target-vectors", "targets.parquet")
+    commands = (
+        ("embed", "queries.txt", "-o", "queries.parquet", *model),
+        ("embed", *films, "-o", "targets.parquet", *model),
+        ("mine", "rows.jsonl", *given, "--output", "mined"),
+    )
+    for one in commands:
+        with pytest.raises(SystemExit) as stop:
+            main(list(one))
+        assert not stop.value.code, one
+    mined = [json.loads(line) for line in Path("mined/mined.jsonl").read_text().splitlines()]
+    assert [row["positive"] for row in mined] == [{"video": f"../{name}"} for name in films]

@@ -42,7 +42,8 @@ class ModelSection(Section):
     is exported onto those weights, de-quantised."""
     shard: bool = False
     """Where several processes train: spread the frozen weights of the language model's layers over their GPUs (FSDP)
-    instead of keeping all on each; needs a lora section. Steps, checkpoints and results are the same."""
+    instead of keeping all on each; needs a lora section. Steps are the same to the rounding of sums, and
+    checkpoints fit any number of processes."""
     frozen: tuple[Literal["tower", "projector", "language"], ...] = ()
     """Parts that are not trained when all weights are; an adapter leaves them all as they are."""
     gradient_checkpointing: Checkpointing = False

@@ -61,7 +61,7 @@ class GenerativeStage:
         self._device = device
         self._bf16 = bf16
         self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, USER_TURN)
-        self._timed = model_dir.recipe.video == "timed-frames"
+        self._timed = model_dir.recipe.times_frames
         self._inputs = InputBuilder(model_dir, self._renderer.image_token_id)
         self._end_of_turn = self._renderer.control_id("<|im_end|>")
 

@@ -36,7 +36,7 @@ class PromptEncoder:
         self._chunk_size = chunk_size
         self._bf16 = bf16
         self._renderer = PromptRenderer(model_dir.tokenizer_file, model_dir.family, model_dir.template)
-        self._timed = model_dir.recipe.video == "timed-frames"
+        self._timed = model_dir.recipe.times_frames
         self._inputs = InputBuilder(model_dir, self._renderer.image_token_id)
 
     def render(self, item: EmbedInput, instruction: str) -> RenderedPrompt:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from mllm_embed.evaluation.mini_mmeb_rows import SIDES
 from mllm_embed.evaluation.scenes import SceneObject
+from mllm_embed.toy_shapes import with_article
 
 Boxes = Sequence[Sequence[SceneObject]]
 """The objects of a scene, by box."""
@@ -94,8 +95,7 @@ class _What:
         return f"{self.colour} {self._noun(count)}" if self.colour else self._noun(count)
 
     def one(self) -> str:
-        words = self.words(1)
-        return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+        return with_article(self.words(1))
 
     def among(self, objects: Sequence[SceneObject]) -> int:
         """Count those of the kind."""
