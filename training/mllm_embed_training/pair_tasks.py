@@ -97,9 +97,10 @@ def describe_icon(row: Row, rng: random.Random) -> str:
 
 
 def describe_figure(row: Row, rng: random.Random) -> str:
-    """Describe a figure: its alternative text, or the first sentence of its caption."""
-    if row["caption"] and rng.random() < 0.2:
-        return cut(str(row["caption"]).split(". ")[0])
+    """Describe a figure: its alternative text, or its caption, or the caption's first sentence."""
+    if row["caption"] and rng.random() < 0.3:
+        caption = str(row["caption"])
+        return cut(caption.split(". ")[0] if rng.random() < 0.5 else caption)
     return cut(figure_text(row))
 
 

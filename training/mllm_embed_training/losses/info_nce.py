@@ -54,7 +54,9 @@ def info_nce(
         first: int64 [C], the first column with each candidate's content, as `first_columns` finds it; later ones are no
             negatives, so that a content counts once. None: all contents differ.
         symmetric: average L with the reverse direction, in which each positive finds its query among the Q queries
-            under the transposed mask. Queries that share a positive's content do not compete for it.
+            under the transposed mask. Queries that share a positive's content do not compete for it, and share its
+            weight, so that here too a content counts once: of a batch of two classes the answer is asked about twice,
+            not once for every query.
         hardness: at least 0; greater values make negatives count more the more similar they are.
 
     Returns:
@@ -72,10 +74,14 @@ def info_nce(
         raise ValueError(f"hardness must be at least 0, but is {hardness}")
     one_way = partial(_tell_apart, temperature=temperature, hardness=hardness)
     repeats = first != torch.arange(len(first), device=first.device)
-    there = one_way(queries, candidates, labels, lambda rows: repeats[None] if mask is None else mask[rows] | repeats)
+    ones = torch.ones_like(labels)
+    there = one_way(
+        queries, candidates, labels, ones, lambda rows: repeats[None] if mask is None else mask[rows] | repeats
+    )
     if not symmetric:
         return there
     answers = first[labels]  # one column for each content
+    shares = answers.bincount()[answers]
 
     def no_rivals(rows: slice) -> Tensor:
         """Of some positives: which queries share them, or have them excluded."""
@@ -83,7 +89,7 @@ def info_nce(
         return shared if mask is None else shared | mask[:, answers[rows]].T
 
     own_query = torch.arange(len(labels), device=labels.device)
-    return (there + one_way(candidates[labels], queries, own_query, no_rivals)) / 2
+    return (there + one_way(candidates[labels], queries, own_query, shares, no_rivals)) / 2
 
 
 def soft_info_nce(
@@ -165,18 +171,24 @@ def _tell_apart(
     queries: Tensor,
     candidates: Tensor,
     labels: Tensor,
+    shares: Tensor,
     excluded: Callable[[slice], Tensor],
     *,
     temperature: float,
     hardness: float,
 ) -> Tensor:
-    """Return `info_nce` in one direction; `excluded` says what some queries are spared, bool [R or 1, C]."""
+    """Return `info_nce` in one direction.
+
+    Args:
+        shares: how many queries share one query's weight, int64 [Q].
+        excluded: which queries, R of them -> what they are spared, bool [R or 1, C].
+    """
 
     def total(rows: slice) -> Tensor:
         own = own_columns(labels[rows], len(candidates))
         similarity = cosines(queries[rows], candidates)
         logits = similarity / temperature + (hardness * similarity.detach()).masked_fill(own, 0)
         logits = logits.masked_fill(excluded(rows) & ~own, -torch.inf)
-        return functional.cross_entropy(logits, labels[rows], reduction="sum")
+        return (functional.cross_entropy(logits, labels[rows], reduction="none") / shares[rows]).sum()
 
     return mean_by_rows(total, len(queries), len(candidates))
