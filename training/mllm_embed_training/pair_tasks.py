@@ -100,7 +100,7 @@ def describe_figure(row: Row, rng: random.Random) -> str:
     """Describe a figure: its alternative text, or its caption, or the caption's first sentence."""
     if row["caption"] and rng.random() < 0.3:
         caption = str(row["caption"])
-        return cut(caption.split(". ")[0] if rng.random() < 0.5 else caption)
+        return cut(caption.split(". ", maxsplit=1)[0] if rng.random() < 0.5 else caption)
     return cut(figure_text(row))
 
 

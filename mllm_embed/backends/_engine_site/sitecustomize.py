@@ -5,12 +5,16 @@ of a package that would meet the broken extensions.
 
 It also moves the processes that vLLM spawns into a process group of their own: Ctrl-C in a terminal then reaches our
 process alone, which stops them in order.
+
+And it keeps them from running the caller's script again, as Python's spawn does: a script without
+`if __name__ == "__main__"` would start an engine within the engine, and fail.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+import multiprocessing.spawn
 import os
 import sys
 import warnings
@@ -18,6 +22,10 @@ from collections.abc import Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+_VLLM_NAMES = ("EngineCore", "VllmWorker")
+"""How the names of vLLM's processes begin; others inherit the path too, and may need their script's functions."""
 
 
 class _BeforeVision:
@@ -36,6 +44,18 @@ class _BeforeVision:
         return None
 
 
+def _forget_the_script() -> None:
+    """Let a spawned process of vLLM, which uses nothing of the script that it was started from, not run it."""
+    prepare = multiprocessing.spawn.prepare
+
+    def prepare_without(data: dict[str, Any]) -> None:
+        if str(data.get("name", "")).startswith(_VLLM_NAMES):
+            data = {key: value for key, value in data.items() if not key.startswith("init_main_from_")}
+        prepare(data)
+
+    multiprocessing.spawn.prepare = prepare_without
+
+
 def _run_shadowed() -> None:
     """Run the machine's own sitecustomize, which this one hides."""
     here = Path(__file__).parent.resolve()
@@ -46,5 +66,6 @@ def _run_shadowed() -> None:
 
 if "--multiprocessing-fork" in sys.orig_argv:
     os.setpgrp()
+    _forget_the_script()
 sys.meta_path.insert(0, _BeforeVision())
 _run_shadowed()

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -57,6 +59,23 @@ async def test_the_plain_engine_equals_transformers(
     async with Embedder.load(tiny_model("qwen3_vl"), backend="transformers") as other:
         pairs = zip(await embedder.aembed(inputs), await other.aembed(inputs), strict=True)
     assert min(float(left.vector @ right.vector) for left, right in pairs) >= 0.9999
+
+
+@pytest.mark.engine
+def test_a_script_needs_no_main_guard(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from mllm_embed import Embedder\n"
+        "print('once')\n"
+        f"with Embedder.load({str(tiny_model('qwen3_vl'))!r}, backend='vllm') as embedder:\n"
+        "    print(embedder.embed(['a red circle', 'a cat']).shape)\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.split("\n")[0] == "once"
+    assert done.stdout.count("once") == 1
+    assert "(2, " in done.stdout
 
 
 @pytest.mark.engine

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mllm_embed.backends
 
 ENGINE_SITE = Path(mllm_embed.backends.__file__).parent / "_engine_site"
@@ -40,3 +42,22 @@ def test_other_processes_on_that_path_load_no_torch() -> None:
 def test_the_machines_own_sitecustomize_still_runs(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("print('theirs')\n", encoding="utf-8")
     assert run("", PYTHONPATH=f"{ENGINE_SITE}:{tmp_path}").strip() == "theirs"
+
+
+@pytest.mark.parametrize(("name", "printed"), [("EngineCore_DP0", "True"), ("theirs", "True True")])
+def test_only_processes_of_vllm_forget_the_script_that_they_were_spawned_from(
+    name: str, printed: str, tmp_path: Path
+) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, os\n"
+        f"os.environ['PYTHONPATH'] = {str(ENGINE_SITE)!r}\n"
+        "print(True, end=' ', flush=True)\n"
+        "if __name__ == '__main__':\n"
+        f"    child = multiprocessing.get_context('spawn').Process(target=print, args=('',), name={name!r})\n"
+        "    child.start()\n"
+        "    child.join()\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == printed

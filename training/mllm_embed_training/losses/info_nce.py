@@ -179,9 +179,7 @@ def _tell_apart(
 ) -> Tensor:
     """Return `info_nce` in one direction.
 
-    Args:
-        shares: how many queries share one query's weight, int64 [Q].
-        excluded: which queries, R of them -> what they are spared, bool [R or 1, C].
+    `shares`, int64 [Q], says how many queries share each one's weight; `excluded` what some are spared, bool [R or 1, C].
     """
 
     def total(rows: slice) -> Tensor:
