@@ -18,7 +18,7 @@ import multiprocessing.spawn
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -48,7 +48,7 @@ def _forget_the_script() -> None:
     """Let a spawned process of vLLM, which uses nothing of the script that it was started from, not run it."""
     prepare = multiprocessing.spawn.prepare
 
-    def prepare_without(data: dict[str, Any]) -> None:
+    def prepare_without(data: Mapping[str, Any]) -> None:
         if str(data.get("name", "")).startswith(_VLLM_NAMES):
             data = {key: value for key, value in data.items() if not key.startswith("init_main_from_")}
         prepare(data)

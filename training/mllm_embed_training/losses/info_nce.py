@@ -179,7 +179,7 @@ def _tell_apart(
 ) -> Tensor:
     """Return `info_nce` in one direction.
 
-    `shares`, int64 [Q], says how many queries share each one's weight; `excluded` what some are spared, bool [R or 1, C].
+    `shares`, int64 [Q], says how many queries share each one's weight; `excluded` what some are spared, bool [R, C].
     """
 
     def total(rows: slice) -> Tensor:
