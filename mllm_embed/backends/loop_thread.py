@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -53,6 +53,8 @@ class LoopThread:
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
+        self._workers = ThreadPoolExecutor(thread_name_prefix=name)
+        self._loop.set_default_executor(self._workers)
         self._inbox = _Mailbox(self._loop)
         self._caller: _Mailbox | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -62,7 +64,7 @@ class LoopThread:
         asyncio.set_event_loop(self._loop)
         self._loop.run_forever()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._workers.shutdown()  # the loop's own way needs a new thread, which an interpreter that ends refuses
         self._loop.close()
 
     @property

@@ -156,7 +156,10 @@ class VllmBackend:
             return
         self._closed = True
         atexit.unregister(self.stop)
-        self._loop.run(_shut_down(self._engine))
+        self._loop.run(_leave(self._engine))
+        logging.getLogger("vllm.v1.utils").setLevel(logging.ERROR)  # its processes linger and have to be killed
+        self._engine.shutdown(_SHUTDOWN_S)  # in this thread: while the interpreter ends there is no other
+        self._loop.run(_close_sockets(self._engine))
         self._loop.stop()
         del self._engine
         gc.collect()  # it is part of a cycle, and its destructor fails once the interpreter ends
@@ -326,13 +329,15 @@ async def _construct(options: dict[str, Any]) -> AsyncLLM:
         raise BackendUnavailable(f"vLLM does not start: {reason}") from error
 
 
-async def _shut_down(engine: AsyncLLM) -> None:
-    """Stop the engine's processes; first its listener, to which their end is otherwise news of a disaster."""
+async def _leave(engine: AsyncLLM) -> None:
+    """Stop the engine's listener, to which the end of the engine's processes is otherwise news of a disaster."""
     if engine.output_handler is not None:
         engine.output_handler.cancel()
-    logging.getLogger("vllm.v1.utils").setLevel(logging.ERROR)  # its processes linger and have to be killed
-    await asyncio.to_thread(engine.shutdown, _SHUTDOWN_S)
-    await asyncio.sleep(0)  # its sockets are closed by a callback on this loop
+
+
+async def _close_sockets(engine: AsyncLLM) -> None:
+    """Close what an engine whose processes have ended leaves open, on its own loop."""
+    await asyncio.sleep(0)  # its sockets are closed by a callback
     engine.engine_core.resources.ctx.destroy(linger=0)
 
 
