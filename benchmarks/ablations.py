@@ -18,10 +18,12 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -46,6 +48,7 @@ LEARNED = {
 BASE, IN_BATCH, NESTED = "LVLM, before LoRA", "in-batch", "in-batch, nested widths"
 UNIME, BOTH = "filter and 8 hardest", "stage 1, then filter and 8 hardest"
 DUPLICATES, REPEATS = "in-batch, equal answers as negatives", "in-batch, an answer counts as often as it occurs"
+BACK, MIXED = "in-batch, an answer counts as often on the way back", "in-batch, mixed batches"
 WIDTHS = (32, 64, 128)
 _INFO_NCE = {"temperature": 0.02, "symmetric": True}
 _UNIME = {**_INFO_NCE, "false_negative_margin": 0.1, "hardest": 8}
@@ -59,7 +62,7 @@ class Case:
 
     Attributes:
         changes: settings that differ from the common ones.
-        without: masks that are left out, which the trainer by itself never does.
+        without: functions of the loss that are replaced, which the trainer by itself never does.
         distilled: starts from stage 1.
         widths: also measured at these.
     """
@@ -76,7 +79,8 @@ CASES = {
     BOTH: Case({"loss": {"info_nce": _UNIME}}, distilled=True),
     DUPLICATES: Case(without=("duplicate_mask", "first_columns")),
     REPEATS: Case(without=("first_columns",)),
-    "in-batch, mixed batches": Case({"data.group_size": 4}),
+    BACK: Case(without=("_sharing",)),
+    MIXED: Case({"data.group_size": 4}),
     NESTED: Case({"loss": {"info_nce": _INFO_NCE, "matryoshka": {"dimensions": list(WIDTHS)}}}, widths=WIDTHS),
 }
 COMPARED = (
@@ -85,7 +89,8 @@ COMPARED = (
     (UNIME, BOTH),
     (DUPLICATES, IN_BATCH),
     (REPEATS, IN_BATCH),
-    ("in-batch, mixed batches", IN_BATCH),
+    (BACK, IN_BATCH),
+    (MIXED, IN_BATCH),
     (IN_BATCH, NESTED),
 )
 """Pairs of cases whose second is expected to be better, or no worse."""
@@ -192,7 +197,10 @@ def _train(job: dict[str, Any]) -> None:
     from mllm_embed_training.cli import train
 
     for name in job["without"]:
-        setattr(contrastive, name, _UNMASKED[name])
+        module, instead = _INSTEAD[name]
+        if not hasattr(module, name):
+            raise AttributeError(f"{module.__name__} has no {name} to replace")
+        setattr(module, name, instead)
     train(Path(job["recipe"]), [f"{key}={json.dumps(value)}" for key, value in job["settings"].items()])
 
 
@@ -206,7 +214,11 @@ def _all_different(candidates: Sequence[int]) -> Any:
     return first_columns(range(len(candidates)))
 
 
-_UNMASKED = {"duplicate_mask": _only_own_answers, "first_columns": _all_different}
+_INSTEAD = {
+    "duplicate_mask": (contrastive, _only_own_answers),
+    "first_columns": (contrastive, _all_different),
+    "_sharing": (import_module("mllm_embed_training.losses.info_nce"), torch.ones_like),
+}
 
 
 def _measured(options: argparse.Namespace, model: Path, folder: Path, widths: Sequence[int]) -> Scores:

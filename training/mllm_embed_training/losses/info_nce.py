@@ -81,7 +81,7 @@ def info_nce(
     if not symmetric:
         return there
     answers = first[labels]  # one column for each content
-    shares = answers.bincount()[answers]
+    shares = _sharing(answers)
 
     def no_rivals(rows: slice) -> Tensor:
         """Of some positives: which queries share them, or have them excluded."""
@@ -155,6 +155,11 @@ def match_grades(
         return -(wanted * logs.masked_fill(excluded, 0)).sum()
 
     return mean_by_rows(total, len(queries), len(candidates))
+
+
+def _sharing(answers: Tensor) -> Tensor:
+    """Return how many queries have each query's answer, int64 [Q]."""
+    return answers.bincount()[answers]
 
 
 def _checked(first: Tensor | None, candidates: Tensor) -> Tensor:
