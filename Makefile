@@ -76,7 +76,9 @@ train-mini: ## train the built-in model from the data package: make train-mini M
 	$(call branches,groups-h tones-h)
 	$(BIN)/mllm-embed soup runs/mini-groups-h/merged runs/mini-tones-h/merged --dtype float32 --out runs/mini-h/mean
 	$(call branches,clips-i clips-i2)
-	$(BIN)/mllm-embed soup runs/mini-groups-h/merged runs/mini-tones-h/merged runs/mini-clips-i/merged runs/mini-clips-i2/merged --share 1 --share 2 --share 2 --share 2 --out runs/mllm-embed-mini
+	$(BIN)/mllm-embed soup runs/mini-groups-h/merged runs/mini-tones-h/merged runs/mini-clips-i/merged runs/mini-clips-i2/merged --share 1 --share 2 --share 2 --share 2 --dtype float32 --out runs/mini-i/mean
+	$(call branches,figures-j groups-j)
+	$(BIN)/mllm-embed soup runs/mini-figures-j/merged runs/mini-groups-j/merged --out runs/mllm-embed-mini
 
 check-wheel: ## build the wheel, install it alone in a clean environment, serve the built-in model from it
 	$(PREPARE) test
