@@ -21,7 +21,7 @@ from mllm_embed.backends.base import MAX_IMAGES
 from mllm_embed.backends.loop_thread import LoopThread
 from mllm_embed.backends.support import vllm_refusal
 from mllm_embed.backends.vllm_outputs import OutputMaker
-from mllm_embed.backends.vllm_settings import adapter_options, check_room, engine_environment, kv_bytes
+from mllm_embed.backends.vllm_settings import adapter_options, check_room, engine_environment, has_gpu, kv_bytes
 from mllm_embed.errors import BackendError, BackendUnavailable, IncompatibleCheckpoint, InvalidInput, Overloaded
 from mllm_embed.modeling import torch_compat
 from mllm_embed.prompts import PromptRenderer
@@ -264,7 +264,7 @@ def start(
             torch_compat.apply()
             logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # it warns before logging is set up
             options = _options(model_dir, precision, kv_cache_gib, gpu_memory_utilization)
-            options |= adapter_options(model_dir, adapters, on_cpu=not _has_gpu())
+            options |= adapter_options(model_dir, adapters, on_cpu=not has_gpu())
             # No name here for the engine: vLLM keeps this frame, and the backend must be the engine's only owner.
             backend = VllmBackend(
                 loop.run(_construct(options)),
@@ -360,7 +360,7 @@ def _options(
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
     }
-    if _has_gpu():
+    if has_gpu():
         options["gpu_memory_utilization"] = gpu_memory_utilization
         if precision == "4bit":
             options |= {"quantization": "bitsandbytes", "dtype": "bfloat16"}
@@ -375,12 +375,6 @@ def _options(
         "kv_cache_memory_bytes": size,
         "distributed_executor_backend": UniProcExecutor,
     }
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.version.cuda is not None and torch.cuda.is_available()
 
 
 async def _prove(backend: VllmBackend, model_dir: ModelDir) -> None:

@@ -71,6 +71,13 @@ def check_room(model_dir: ModelDir, room: AdapterRoom) -> None:
         )
 
 
+def has_gpu() -> bool:
+    """Whether the engine will run on CUDA."""
+    import torch
+
+    return torch.version.cuda is not None and torch.cuda.is_available()
+
+
 def kv_bytes(model_dir: ModelDir, precision: str) -> int:
     """Bytes of attention states for at least one longest prompt, and no less than half a GiB."""
     text = model_dir.family.text_config(json.loads((model_dir.weights / "config.json").read_text(encoding="utf-8")))
