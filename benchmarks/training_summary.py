@@ -1,4 +1,4 @@
-"""What a training run did, read off its metrics: minutes, peak memory, and in-batch accuracy by task, early and late.
+"""What a training run did, read off its metrics: minutes, peak memory, accuracy and loss by task, early and late.
 
     python benchmarks/training_summary.py runs/mini-tones-h runs/mini-clips-i --window 60
 
@@ -11,8 +11,11 @@ import argparse
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from mllm_embed_training.run_files import METRICS, read_lines
+
+COLUMNS = ("accuracy", "loss")
 
 
 def main() -> None:
@@ -30,24 +33,24 @@ def summary(run: Path, window: int) -> str:
     steps = list(read_lines(run / METRICS))
     if not steps:
         raise SystemExit(f"{run} has no {METRICS}")
-    found: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for step in steps:
-        found[step["task"] or "all, mixed"].append((step["step"], step["accuracy"]))
+        found[step["task"] or "all, mixed"].append(step)
     last = steps[-1]["step"] + 1
+    spans = (range(window), range(last - window, last))
     rows = [
-        f"| {name} | {len(seen)} | {_mean(seen, 0, window)} | {_mean(seen, last - window, last)} |"
+        " | ".join([f"| {name} | {len(seen)}", *(_mean(seen, key, span) for key in COLUMNS for span in spans)]) + " |"
         for name, seen in sorted(found.items())
     ]
     minutes, memory = sum(step["seconds"] for step in steps) / 60, max(step["peak_memory_mib"] for step in steps)
     head = f"\n{run}: {len(steps)} steps in {minutes:.0f} minutes, at most {memory / 1024:.1f} GiB\n"
-    columns = (
-        f"| task | steps | accuracy in steps 0-{window} | in {last - window}-{last} |\n| --- | ---: | ---: | ---: |"
-    )
+    names = [f"{key} in {span.start}-{span.stop}" for key in COLUMNS for span in spans]
+    columns = f"| task | steps | {' | '.join(names)} |\n| --- |{' ---: |' * (1 + len(names))}"
     return "\n".join([head, columns, *rows])
 
 
-def _mean(seen: list[tuple[int, float]], first: int, end: int) -> str:
-    chosen = [accuracy for step, accuracy in seen if first <= step < end]
+def _mean(seen: list[dict[str, Any]], key: str, span: range) -> str:
+    chosen = [step[key] for step in seen if step["step"] in span]
     return f"{mean(chosen):.2f}" if chosen else "-"
 
 

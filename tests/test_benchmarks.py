@@ -28,7 +28,7 @@ def test_a_gpu_benchmark_runs_on_a_cpu(script: str, options: tuple[str, ...], sa
     assert "tiny" in done.stdout
 
 
-def test_the_summary_of_a_run_has_early_and_late_accuracy_by_task(tmp_path: Path) -> None:
+def test_the_summary_of_a_run_has_accuracy_and_loss_by_task(tmp_path: Path) -> None:
     steps = [
         {
             "step": step,
@@ -36,6 +36,7 @@ def test_the_summary_of_a_run_has_early_and_late_accuracy_by_task(tmp_path: Path
             "seconds": 30,
             "peak_memory_mib": 512 + step,
             "accuracy": step / 8,
+            "loss": 8 - step,
         }
         for step in range(8)
     ]
@@ -43,4 +44,4 @@ def test_the_summary_of_a_run_has_early_and_late_accuracy_by_task(tmp_path: Path
     command = [sys.executable, str(FOLDER / "training_summary.py"), str(tmp_path), "--window", "4"]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout.splitlines()
     assert printed[1].endswith("8 steps in 4 minutes, at most 0.5 GiB")
-    assert printed[-2:] == ["| all, mixed | 4 | 0.12 | 0.62 |", "| one | 4 | 0.25 | 0.75 |"]
+    assert printed[-2:] == ["| all, mixed | 4 | 0.12 | 0.62 | 7.00 | 3.00 |", "| one | 4 | 0.25 | 0.75 | 6.00 | 2.00 |"]

@@ -1,17 +1,13 @@
 """A tiny random Qwen3-VL, made once per run, and a directory for the fake backend."""
 
-import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from mllm_embed.backends.fake import FAKE_MODEL
 from mllm_embed.model_dir import ModelDir, open_model_dir
 from mllm_embed_training.scratch import ScratchModel, TextShape, VisionShape, create
+from tests.server_process import servable_fake
 
 WORDS = ("a red circle on a white square", "two blue cats beside a tree", "Represent the picture for retrieval: 0123")
 
@@ -52,10 +48,4 @@ def tiny_dir(tiny_path: Path) -> ModelDir:
 @pytest.fixture
 def fake_dir(tmp_path: Path) -> Path:
     """A model directory that opens, for the fake backend: everything but real weights."""
-    folder = tmp_path / "fake-model"
-    shutil.copytree(FAKE_MODEL, folder)
-    config = json.loads((folder / "config.json").read_text())
-    config["text_config"] = {"hidden_size": 64, "max_position_embeddings": 8192}
-    (folder / "config.json").write_text(json.dumps(config))
-    save_file({"weight": np.zeros(1, dtype=np.float32)}, folder / "model.safetensors")
-    return folder
+    return servable_fake(tmp_path / "fake-model")

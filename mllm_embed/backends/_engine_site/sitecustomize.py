@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import multiprocessing.spawn
 import os
 import sys
 import warnings
@@ -46,14 +45,16 @@ class _BeforeVision:
 
 def _forget_the_script() -> None:
     """Let a spawned process of vLLM, which uses nothing of the script that it was started from, not run it."""
-    prepare = multiprocessing.spawn.prepare
+    from multiprocessing import spawn  # which other processes on the path may never need
+
+    prepare = spawn.prepare
 
     def prepare_without(data: Mapping[str, Any]) -> None:
         if str(data.get("name", "")).startswith(_VLLM_NAMES):
             data = {key: value for key, value in data.items() if not key.startswith("init_main_from_")}
         prepare(data)
 
-    multiprocessing.spawn.prepare = prepare_without
+    spawn.prepare = prepare_without
 
 
 def _run_shadowed() -> None:

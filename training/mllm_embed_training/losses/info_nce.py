@@ -74,10 +74,12 @@ def info_nce(
         raise ValueError(f"hardness must be at least 0, but is {hardness}")
     one_way = partial(_tell_apart, temperature=temperature, hardness=hardness)
     repeats = first != torch.arange(len(first), device=first.device)
-    ones = torch.ones_like(labels)
-    there = one_way(
-        queries, candidates, labels, ones, lambda rows: repeats[None] if mask is None else mask[rows] | repeats
-    )
+
+    def no_negatives(rows: slice) -> Tensor:
+        """Of some queries: which candidates repeat others, or are excluded."""
+        return repeats[None] if mask is None else mask[rows] | repeats
+
+    there = one_way(queries, candidates, labels, torch.ones_like(labels), no_negatives)
     if not symmetric:
         return there
     answers = first[labels]  # one column for each content
@@ -184,7 +186,8 @@ def _tell_apart(
 ) -> Tensor:
     """Return `info_nce` in one direction.
 
-    `shares`, int64 [Q], says how many queries share each one's weight; `excluded` what some are spared, bool [R, C].
+    `shares`, int64 [Q], says how many queries share each one's weight; `excluded` what some of them are spared, bool
+    [R or 1, C].
     """
 
     def total(rows: slice) -> Tensor:
