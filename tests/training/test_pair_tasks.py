@@ -55,6 +55,36 @@ def test_a_picture_asked_for_in_two_languages_is_one_answer(task: str, words: se
     assert len({example.positive.key for example in drawn}) == 1
 
 
+def test_names_in_other_languages_ask_for_the_english_one_and_are_asked_for_by_it(tmp_path: Path) -> None:
+    names = {"en": "heart", "es": "corazón", "fr": "coeur", "ga": "Heart", "ta": "இதயம்" * 9}
+    concept = {"concept_id": "heart", "label_en": "heart", "names": json.dumps(names)}
+    write_rows(tmp_path, {"emoji_concepts": [concept]})
+    made = pair_tasks(Package(tmp_path), Pictures(0), Texts(0))["emoji-languages"]()
+    drawn = [made.draw(row, random.Random(seed)) for row in (made.rows[0], made.rows[1]) for seed in range(20)]
+    found = {(example.query.key, example.positive.key) for example in drawn}
+    assert found == {("corazón", "heart"), ("heart", "corazón"), ("coeur", "heart"), ("heart", "coeur")}
+
+
+def test_parts_of_a_text_are_stretches_of_it_in_any_language(tmp_path: Path) -> None:
+    long = " ".join(str(number) for number in range(30))
+    page: dict[str, object] = {"sha": "1", "text_en": "too short a text", "texts": json.dumps({"es": long})}
+    figure: dict[str, object] = {"alt": long.replace("1", "x"), "caption": "too short", "credit": ""}
+    tables: dict[str, dict[str, object]] = {
+        "story_images": {"image_sha": "1", "image": png()},
+        "story_pages": page,
+        "openstax_figures-00": figure,
+    }
+    write_rows(tmp_path, {name: [row] for name, row in tables.items()})
+    made = pair_tasks(Package(tmp_path), Pictures(0), Texts(0))["text-parts"]()
+    assert sorted(made.rows[place] for place in range(len(made.rows))) == sorted([long, str(figure["alt"])])
+    drawn = [made.draw(long, random.Random(seed)) for seed in range(50)]
+    parts = [text for example in drawn for text in example.texts()]
+    assert all(f" {part} " in f" {long} " and 3 <= len(part.split()) <= 20 for part in parts)
+    assert any(parts[2 * place] != parts[2 * place + 1] for place in range(50))
+    assert {part.split()[0] for part in parts} > {"0", "10", "20"}
+    assert {len(part.split()) for part in parts} == set(range(3, 21))
+
+
 @pytest.mark.parametrize(("task", "label"), [("emoji-group", "smileys"), ("emoji-subgroup", "cat face")])
 def test_groups_and_subgroups_are_learned_apart(task: str, label: str, tmp_path: Path) -> None:
     concept = {"concept_id": "cat", "label_en": "cat", "group": "smileys", "subgroup": "cat-face", "tags_en": ["cat"]}

@@ -1,4 +1,4 @@
-"""Contrastive tasks between texts: keywords and names, captions and alternative texts, languages and English."""
+"""Contrastive tasks between texts: keywords and names, captions and alternative texts, languages, parts of one text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from mllm_embed_training.sources import Package, Row
 
 MAX_WORDS = 40
 """Longer texts are cut: a batch takes as long as its longest ones."""
+MIN_PART_WORDS = 3
+MAX_PART_WORDS = 20
 MAX_NAME_BYTES = 36
+MAX_LONE_NAME_BYTES = 60
+"""Of a name that is paired with a text."""
 MAX_TEXT_BYTES = 200
 """Other scripts cost up to a token per byte of the small vocabulary; longer names and texts would pad whole batches."""
 
@@ -23,9 +27,33 @@ def word_tasks(package: Package) -> Mapping[str, Callable[[], ExampleTask[Exampl
     """Return the tasks by name; rows are read when a task is made."""
     return {
         "emoji-synonyms": lambda: ExampleTask([r for r in package.emoji() if r["concept"]["tags_en"]], _synonyms),
+        "emoji-languages": lambda: ExampleTask(names_by_language(package), _names),
         "figure-t2t": lambda: ExampleTask([r for r in package.figures() if r["caption"]], _caption_and_alt),
         "story-texts": lambda: ExampleTask([r for r in package.stories() if _translated(r)], _translation),
+        "text-parts": lambda: ExampleTask(long_texts(package), _parts),
     }
+
+
+def names_by_language(package: Package) -> list[tuple[str, str]]:
+    """Return the names of every emoji concept in other languages, each with the English one."""
+    named = [
+        (name, emoji_name(concept))
+        for concept in package.rows("emoji_concepts.parquet")
+        for language, name in sorted(json.loads(concept["names"] or "{}").items())
+        if language != "en"
+    ]
+    return [
+        (name, english)
+        for name, english in named
+        if 0 < len(name.encode()) <= MAX_LONE_NAME_BYTES and name.casefold() != english.casefold()
+    ]
+
+
+def long_texts(package: Package) -> list[str]:
+    """Return what is said of figures and in stories, in every language, if of enough words for two parts."""
+    figures = [text for row in package.figures() for text in (figure_text(row), caption_text(row))]
+    stories = [text for row in package.stories() for text in (story_text(row), *_translated(row))]
+    return [text for text in dict.fromkeys((*figures, *stories)) if len(text.split()) >= 2 * MIN_PART_WORDS]
 
 
 def in_some_language(row: Row, rng: random.Random) -> str:
@@ -59,6 +87,23 @@ def _caption_and_alt(row: Row, rng: random.Random) -> Example:
     if rng.random() < 0.3:  # the suite asks from captions to alternative texts
         texts.reverse()
     return _pair(*texts)
+
+
+def _names(row: tuple[str, str], rng: random.Random) -> Example:
+    """A name and the English one; a third of the time the other way round."""
+    return _pair(*(row if rng.random() < 2 / 3 else reversed(row)))
+
+
+def _parts(text: str, rng: random.Random) -> Example:
+    """Two stretches of one text, drawn independently (Izacard et al., Contriever, section 3.2)."""
+    words = text.split()
+    parts = []
+    for _ in range(2):
+        most = min(MAX_PART_WORDS, len(words) * 2 // 3)
+        length = rng.randint(MIN_PART_WORDS, max(MIN_PART_WORDS, most))
+        start = rng.randint(0, len(words) - length)
+        parts.append(" ".join(words[start : start + length]))
+    return _pair(*parts)
 
 
 def _translation(row: Row, rng: random.Random) -> Example:
