@@ -78,7 +78,12 @@ train-mini: ## train the built-in model from the data package: make train-mini M
 	$(call branches,clips-i clips-i2)
 	$(BIN)/mllm-embed soup runs/mini-groups-h/merged runs/mini-tones-h/merged runs/mini-clips-i/merged runs/mini-clips-i2/merged --share 1 --share 2 --share 2 --share 2 --dtype float32 --out runs/mini-i/mean
 	$(call branches,figures-j groups-j)
-	$(BIN)/mllm-embed soup runs/mini-figures-j/merged runs/mini-groups-j/merged --out runs/mllm-embed-mini
+	$(BIN)/mllm-embed soup runs/mini-figures-j/merged runs/mini-groups-j/merged --dtype float32 --out runs/mini-j/mean
+	$(BIN)/mllm-embed train training/configs/mini-words-k.yaml
+	$(call branches,figures-k groups-k)
+	$(BIN)/mllm-embed soup runs/mini-figures-k/merged runs/mini-groups-k/merged runs/mini-j/mean --share 1 --share 1 --share 2 --dtype float32 --out runs/mini-k/mean
+	$(call branches,goods-l)
+	$(BIN)/mllm-embed soup runs/mini-goods-l/merged runs/mini-k/mean --share 2 --share 1 --out runs/mllm-embed-mini
 
 check-wheel: ## build the wheel, install it alone in a clean environment, serve the built-in model from it
 	$(PREPARE) test

@@ -18,7 +18,9 @@ from mllm_embed.backends.fake import fake_embedder
 from mllm_embed.cli import LazyCommand, build
 from mllm_embed.commands.reference import reference
 from mllm_embed.embedder import Embedder
-from mllm_embed.model_dir import BUILT_IN
+from mllm_embed.evaluation.report import read_report
+from mllm_embed.evaluation.scores_page import scores_page
+from mllm_embed.model_dir import BUILT_IN, open_model_dir
 from mllm_embed_serving.app import create_app
 from mllm_embed_serving.settings import ServerSettings
 from mllm_embed_training.config import load_config
@@ -96,6 +98,18 @@ def test_quoted_scores_are_the_published_ones(page: str) -> None:
     published = set((ROOT / "docs/scores.md").read_text(encoding="utf-8").splitlines())
     assert len(quoted) > 10
     assert [line for line in quoted if line not in published] == []
+
+
+def test_the_page_of_scores_is_what_its_reports_make() -> None:
+    page = (ROOT / "docs/scores.md").read_text(encoding="utf-8")
+    command = re.search(r"`(mllm-embed eval report (.+) --out scores\.md)`", page)
+    assert command is not None
+    reports = [read_report(ROOT / "docs/reports" / name) for name in command[2].split()]
+    assert page == scores_page(reports, command=command[1])
+
+
+def test_the_scores_are_those_of_the_weights_that_are_shipped() -> None:
+    assert read_report(ROOT / "docs/reports/after.json")["model"]["fingerprint"] == open_model_dir(BUILT_IN).fingerprint
 
 
 def test_every_command_shows_examples() -> None:
