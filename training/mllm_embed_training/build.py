@@ -23,6 +23,7 @@ from mllm_embed_training.augment import Pictures, Texts
 from mllm_embed_training.config import ConfigError, FileSection, LoraSection, TrainConfig
 from mllm_embed_training.contrastive import ContrastiveStage
 from mllm_embed_training.data_files import answer_task, file_task
+from mllm_embed_training.device import computes_in_bf16, pick_device
 from mllm_embed_training.distill import DistillStage
 from mllm_embed_training.examples import ExampleTask
 from mllm_embed_training.fused_lora import fuse_lora
@@ -59,7 +60,8 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     device = pick_device(config.device)
     seed_everything(config.seed)  # the adapter's first weights are random
     model = open_model(config, start, device)
-    shared: dict[str, Any] = {"chunk_size": config.data.chunk_size, "device": device, "bf16": config.bf16}
+    shared: dict[str, Any] = {"chunk_size": config.data.chunk_size, "device": device}
+    shared["bf16"] = computes_in_bf16(config.bf16, device)
     if config.stage == "generative":
         return GenerativeStage(start, model, answers, **shared), start
     encoder = PromptEncoder(start, model, **shared)
@@ -147,9 +149,9 @@ def build_heldout(config: TrainConfig, stage: Stage, start: ModelDir) -> HeldOut
     ]
     if section.suite:
         tasks += heldout.suite_tasks(data_folder(config.data.folder), section.suite, section.limit)
-    encoder = PromptEncoder(
-        start, stage.model, chunk_size=config.data.chunk_size, device=pick_device(config.device), bf16=config.bf16
-    )
+    device = pick_device(config.device)
+    bf16 = computes_in_bf16(config.bf16, device)
+    encoder = PromptEncoder(start, stage.model, chunk_size=config.data.chunk_size, device=device, bf16=bf16)
     return HeldOut(run_dir, tasks, heldout.trained_embedder(encoder), section.every)
 
 
@@ -216,13 +218,6 @@ def add_lora(model: nn.Module, start: ModelDir, lora: LoraSection, soft_prompt: 
     if not lora.dora:
         fuse_lora(tuned)
     return tuned
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device; `auto` takes a GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"  # which one, the rank has chosen
-    return torch.device(name)
 
 
 def save_result(stage: Stage, start: ModelDir, config: TrainConfig, out: Path) -> None:

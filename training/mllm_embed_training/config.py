@@ -216,8 +216,8 @@ class TrainConfig(Section):
     evaluate: EvaluateSection | None = None
     seed: int = 0
     """Of everything random."""
-    bf16: bool = True
-    """Compute in bfloat16 (weights and optimiser stay in float32)."""
+    bf16: bool | Literal["auto"] = "auto"
+    """Compute in bfloat16 (weights and optimiser stay in float32); `auto`: where the device has instructions for it."""
     device: str = "auto"
     """Torch device; auto takes a GPU where there is one."""
     checkpoint_every: Positive = 200

@@ -20,6 +20,7 @@ from mllm_embed.model_dir import file_sha256
 from mllm_embed.types import EmbedInput, Image, Text
 from mllm_embed_training import ranks
 from mllm_embed_training.config import TrainConfig
+from mllm_embed_training.device import computes_in_bf16, pick_device
 from mllm_embed_training.errors import CorruptRow
 from mllm_embed_training.examples import Dialogue, Example, ExampleTask, Side, opened
 from mllm_embed_training.run_files import CONFIG, EXAMPLES, RECORD, write_file
@@ -53,6 +54,7 @@ def write_record(
         "machine": {
             "platform": platform.platform(),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+            "bf16": computes_in_bf16(config.bf16, pick_device(config.device)),
             "threads": torch.get_num_threads(),
             "processes": ranks.count(),
         },
