@@ -16,7 +16,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -27,10 +27,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from mllm_embed.evaluation.mini_mmeb_rows import emoji_name, figure_text, icon_text, story_text
 from mllm_embed_training import contrastive
 from mllm_embed_training.losses import duplicate_mask, first_columns
-from mllm_embed_training.sources import Package, data_folder
 
 RECIPES = Path(__file__).parent.parent / "training" / "configs"
 CONTRASTIVE, DISTILL = RECIPES / "mini-contrastive.yaml", RECIPES / "unime-stage1.yaml"
@@ -153,14 +151,9 @@ def _schedule(steps: int) -> dict[str, Any]:
 
 def _distilled(seed: int, options: argparse.Namespace) -> Path:
     """Run stage 1 with one seed, unless that has been done; return the merged model."""
-    run_dir, texts, vectors = (
-        options.out / f"stage-1-{seed}",
-        options.out / "texts.jsonl",
-        options.out / "teacher.parquet",
-    )
+    run_dir, vectors = options.out / f"stage-1-{seed}", options.out / "teacher.parquet"
     if not vectors.exists():
-        texts.write_text("".join(json.dumps({"query": text, "positive": text}) + "\n" for text in _texts()))
-        _cli("teach", str(texts), "--out", str(vectors), "--teacher", options.teacher)
+        _cli("teach", "--package", "--out", str(vectors), "--teacher", options.teacher)
     if not (run_dir / "merged").exists():
         settings = {
             "run_dir": str(run_dir),
@@ -170,22 +163,14 @@ def _distilled(seed: int, options: argparse.Namespace) -> Path:
             "data.batch_size": 256,
             "data.group_size": 256,
             "data.chunk_size": 256,
-            "data.tasks": {"texts": 1},
-            "data.files": {"texts": {"path": str(texts), "task": "text-to-text"}},
+            "data.tasks": {"english-texts": 1},
+            "data.files": {},
             "lora.dropout": 0.0,
             **_schedule(options.distill_steps),
         }
         _child({"recipe": str(DISTILL), "settings": settings, "without": ()})
         _cli("export", str(run_dir / "model"), str(run_dir / "merged"), "--dtype", "float32")
     return Path(run_dir / "merged")
-
-
-def _texts() -> Iterator[str]:
-    """Yield what train pictures are called and described by, each text once."""
-    package = Package(data_folder(None))
-    named = [emoji_name(row["concept"]) for row in package.emoji()] + [icon_text(row) for row in package.icons()]
-    described = [figure_text(row) for row in package.figures()] + [story_text(row) for row in package.stories()]
-    yield from dict.fromkeys(" ".join(text.split()[:40]) for text in named + described if text)
 
 
 def _child(job: dict[str, Any]) -> None:

@@ -75,6 +75,34 @@ def test_the_student_takes_over_the_teachers_similarities(tiny_path: Path, folde
     assert stage.backward(stage.collate(draws))["loss"] < 0.2 * first
 
 
+def test_a_joint_stage_distills_what_the_teacher_is_asked_about_and_contrasts_the_rest(
+    tiny_path: Path, folder: Path
+) -> None:
+    teacher = {"vectors": str(folder / "teacher.parquet"), "tasks": ["texts"], "exclude_self": True}
+    data = recipe(tiny_path, folder).data.model_dump(by_alias=True) | {"tasks": {"texts": 1, "toy-t2i": 1}}
+    config = recipe(tiny_path, folder, stage="joint", teacher=teacher, data=data)
+    stage, _ = build_stage(config, folder / "run")
+    losses = {}
+    for task in ("texts", "toy-t2i"):
+        rows = range(min(8, stage.sizes[task]))
+        losses[task] = stage.backward(stage.collate([stage.prepare(Draw(task, row, (0, 0, row))) for row in rows]))
+    assert "accuracy" in losses["toy-t2i"]
+    assert "accuracy" not in losses["texts"]  # nothing is right or wrong there
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": {"vectors": "x", "tasks": ["texts"]}}, "teacher.tasks is for a joint stage: a distill stage"),
+        ({"stage": "joint", "teacher": {"vectors": "x", "tasks": ["absent"]}}, "data.tasks has no absent"),
+        ({"stage": "joint", "teacher": {"vectors": "x"}}, "and nothing else has one"),
+    ],
+)
+def test_what_a_teacher_is_asked_about_must_be_learned(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        recipe(tmp_path, tmp_path, **changes)
+
+
 def test_only_the_language_model_learns(tiny_path: Path, folder: Path) -> None:
     stage, _ = build_stage(recipe(tiny_path, folder), folder / "run")
     names = [name for name, p in stage.model.named_parameters() if p.requires_grad]
@@ -111,7 +139,8 @@ def test_a_file_that_is_no_teacher_is_refused(make: Any, message: str, tmp_path:
 @pytest.mark.parametrize("changes", [{"teacher": None}, {"stage": "contrastive"}])
 def test_a_teacher_belongs_to_distilling(changes: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"the distill stage and loss\.cwcl need a teacher section, and nothing else has one"
+        ValueError,
+        match=r"the distill stage, loss\.cwcl and the teacher\.tasks of a joint stage need a teacher section",
     ):
         recipe(tmp_path, tmp_path, **changes)
 
@@ -138,6 +167,26 @@ def test_teach_writes_what_the_stage_reads(tmp_path: Path, monkeypatch: pytest.M
     vectors = TeacherVectors(out)
     assert vectors["banana"].tolist() == [3, 6]
     assert vectors["a fruit"].tolist() == [1, 7]
+
+
+def test_teach_knows_every_text_of_the_package_that_can_be_distilled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teach_module, "_open", lambda name: Counting())
+    monkeypatch.setenv("MLLM_EMBED_DATA", str(tmp_path))
+    monkeypatch.setattr(teach_module, "english_texts", lambda package: ["banana", "a fruit"])
+    app = typer.Typer()
+    app.command()(teach)
+    out = tmp_path / "teacher.parquet"
+    answer = CliRunner().invoke(app, ["--package", "--out", str(out)])
+    assert answer.exit_code == 0, answer.output
+    assert TeacherVectors(out)["banana"].tolist() == [3, 6]
+
+
+def test_a_teacher_that_is_asked_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(teach_module, "_open", lambda name: Counting())
+    with pytest.raises(DataFileError, match="name files of rows, or --package"):
+        teach(tmp_path / "teacher.parquet")
 
 
 def test_a_teacher_that_is_not_installed_is_named() -> None:

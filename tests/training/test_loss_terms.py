@@ -208,6 +208,24 @@ def test_distillation_is_zero_for_equal_similarities_and_by_hand_else() -> None:
     assert hotter.item() == pytest.approx(kl(softmax(2, 2 * R), softmax(1, 0)), rel=1e-5)
 
 
+def test_distillation_without_each_vector_itself_by_hand() -> None:
+    """Where East alone would be left out by hand: of three vectors, each has a distribution over the two others."""
+    teacher, student = torch.tensor([EAST, NORTH_EAST, NORTH]), torch.tensor([EAST, NORTH, NORTH])
+    loss = similarity_distillation(student, teacher, temperature=1.0, exclude_self=True)
+    parts = [(softmax(R, 0), softmax(0, 0)), (softmax(R, R), softmax(0, 1)), (softmax(0, R), softmax(0, 1))]
+    assert loss.item() == pytest.approx(sum(kl(*part) for part in parts) / 3, rel=1e-5)
+
+
+def test_a_cold_distribution_teaches_little_unless_each_vector_is_left_out_of_its_own() -> None:
+    teacher = vectors(32, 16)
+    sizes = []
+    for exclude_self in (False, True):
+        student = vectors(32, 16, seed=1).requires_grad_()
+        similarity_distillation(student, teacher, temperature=0.02, exclude_self=exclude_self).backward()
+        sizes.append(student.grad.norm().item() if student.grad is not None else 0.0)
+    assert sizes[1] > 100 * sizes[0]
+
+
 def test_score_distillation_by_hand() -> None:
     loss = score_distillation(
         torch.tensor([EAST]),

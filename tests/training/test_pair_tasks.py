@@ -65,6 +65,30 @@ def test_names_in_other_languages_ask_for_the_english_one_and_are_asked_for_by_i
     assert found == {("corazón", "heart"), ("heart", "corazón"), ("coeur", "heart"), ("heart", "coeur")}
 
 
+def test_english_texts_are_names_keywords_icons_descriptions_and_their_sentences_once_each(tmp_path: Path) -> None:
+    tables: dict[str, dict[str, object]] = {
+        "emoji_concepts": {"concept_id": "heart", "label_en": "heart", "tags_en": ["love", "like"]},
+        "emoji_images-00": {"image_id": "noto:heart", "concept_id": "heart", "style": "noto", "image": png()},
+        "icons": {"name": "home", "tags": ["house", "房子"], "image": png()},
+        "openstax_figures-00": {"alt": "A cell. It has a wall.", "caption": "It has a wall.", "credit": ""},
+        "story_images": {"image_sha": "1", "image": png()},
+        "story_pages": {"sha": "1", "text_en": "a  dog", "texts": json.dumps({"es": "un perro"})},
+    }
+    write_rows(tmp_path, {name: [row] for name, row in tables.items()})
+    made = pair_tasks(Package(tmp_path), Pictures(0), Texts(0))["english-texts"]()
+    texts = [made.rows[place] for place in range(len(made.rows))]
+    assert texts == [
+        "heart",
+        "home, house",
+        "love, like",
+        "A cell. It has a wall.",
+        "It has a wall.",
+        "a dog",
+        "A cell.",
+    ]
+    assert made.draw("a dog", random.Random(0)).texts() == ["a dog", "a dog"]
+
+
 def test_parts_of_a_text_are_stretches_of_it_in_any_language(tmp_path: Path) -> None:
     long = " ".join(str(number) for number in range(30))
     page: dict[str, object] = {"sha": "1", "text_en": "too short a text", "texts": json.dumps({"es": long})}

@@ -77,6 +77,8 @@ def small(recipe: Path, model: Path, folder: Path, run_dir: Path) -> TrainConfig
         schema = file.get("schema", "captions" if "images" in file else "videos" if name == "videos" else "pairs")
         files[name] = {**file, "path": str(folder / f"{schema}.jsonl"), "images": str(folder)}
     tasks = raw["data"]["tasks"] if files else dict.fromkeys(toys, 1)
+    for name in raw.get("teacher", {}).get("tasks", ()):  # of the data package
+        files[name], tasks[name] = {"path": str(folder / "pairs.jsonl")}, 1
     sizes = {"batch_size": 4, "group_size": 2 if raw["data"]["group_size"] < raw["data"]["batch_size"] else 4}
     raw["data"] = {**raw["data"], **sizes, "chunk_size": 2, "workers": 0, "tasks": tasks, "files": files}
     raw["optim"] = {**raw["optim"], "steps": STEPS, "warmup_steps": 1, "decay_steps": 2}

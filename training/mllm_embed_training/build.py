@@ -65,16 +65,21 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     if config.stage == "generative":
         return GenerativeStage(start, model, answers, **shared), start
     encoder = PromptEncoder(start, model, **shared)
-    teacher = TeacherVectors(Path(config.teacher.vectors)) if config.teacher is not None else None
-    if config.stage == "distill" and config.teacher is not None and teacher is not None:
-        temperatures = config.teacher.model_dump(exclude={"vectors"})
-        return DistillStage(encoder, pairs, teacher=teacher, **temperatures), start
     if config.stage == "reconstruct":
         return ReconstructStage(encoder, start, pairs, config.reconstruct), start
-    contrastive = ContrastiveStage(encoder, pairs, loss=config.loss, guide=teacher)
-    if config.stage == "contrastive":
-        return contrastive, start
-    return JointStage(GenerativeStage(start, model, answers, **shared), contrastive), start
+    teacher = TeacherVectors(Path(config.teacher.vectors)) if config.teacher is not None else None
+    distilled = {name: task for name, task in pairs.items() if config.distills(name)}
+    contrasted = {name: task for name, task in pairs.items() if name not in distilled}
+    stages: list[Stage] = []
+    if answers:
+        stages.append(GenerativeStage(start, model, answers, **shared))
+    if distilled and config.teacher is not None and teacher is not None:
+        how = config.teacher.model_dump(exclude={"vectors", "tasks"})
+        stages.append(DistillStage(encoder, distilled, teacher=teacher, **how))
+    if contrasted:
+        guide = teacher if config.loss.guided else None
+        stages.append(ContrastiveStage(encoder, contrasted, loss=config.loss, guide=guide))
+    return (stages[0] if len(stages) == 1 else JointStage(*stages)), start
 
 
 def choose_tasks(config: TrainConfig, cache: Path) -> tuple[Tasks, Tasks]:

@@ -14,7 +14,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Override a value, e.g. --set optim.steps=100; repeatable")
     ] = None,
 ) -> None:
-    """Train one stage: make an LVLM (generative, or joint with pairs) or turn one into an embedder (contrastive).
+    """Train one stage: make an LVLM (generative), turn one into an embedder (contrastive, distill), or both (joint).
 
     A run continues from its newest checkpoint; Ctrl-C or SIGTERM writes one and stops.
     The result is RUN_DIR/model: a model directory, or an adapter directory that `mllm-embed export` merges.

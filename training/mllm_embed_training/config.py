@@ -143,10 +143,14 @@ class TeacherSection(Section):
 
     vectors: str
     """Parquet with the columns text and vector; `mllm-embed teach` makes it."""
+    tasks: tuple[str, ...] = ()
+    """Of a joint stage, the tasks whose texts are distilled; a distill stage distills all."""
     temperature: float = Field(default=0.02, gt=0)
     """Divides the student's cosines when distilling; UniME's is unpublished."""
     teacher_temperature: float | None = Field(default=None, gt=0)
     """Divides the teacher's; default: the student's."""
+    exclude_self: bool = False
+    """Leaves each text out of its own distribution when distilling, as UniME does not: else it has nearly all of it."""
 
 
 class ReconstructSection(Section):
@@ -202,8 +206,8 @@ class TrainConfig(Section):
     """One training stage."""
 
     stage: Literal["generative", "contrastive", "joint", "distill", "reconstruct"]
-    """`generative`: answers in dialogues; `contrastive`: queries and positives; `joint`: steps of both kinds;
-    `distill`: the similarities that a teacher finds among texts; `reconstruct`: hidden tokens and patches of pairs."""
+    """`generative`: answers in dialogues; `contrastive`: queries and positives; `distill`: the similarities that a
+    teacher finds among texts; `joint`: steps of these kinds; `reconstruct`: hidden tokens and patches of pairs."""
     run_dir: str
     """Checkpoints, curves and the result are written here."""
     model: ModelSection
@@ -235,10 +239,22 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _teacher_for_distilling(self) -> TrainConfig:
-        needed = self.stage == "distill" or (self.stage in ("contrastive", "joint") and self.loss.guided)
-        if needed != (self.teacher is not None):
-            raise ValueError("the distill stage and loss.cwcl need a teacher section, and nothing else has one")
+        named = self.teacher.tasks if self.teacher is not None else ()
+        if named and self.stage != "joint":
+            raise ValueError(f"teacher.tasks is for a joint stage: a {self.stage} stage learns all tasks in one way")
+        if unknown := sorted(set(named) - set(self.data.tasks)):
+            raise ValueError(f"teacher.tasks: data.tasks has no {', '.join(unknown)}")
+        guided = self.stage in ("contrastive", "joint") and self.loss.guided
+        if (self.stage == "distill" or guided or bool(named)) != (self.teacher is not None):
+            raise ValueError(
+                "the distill stage, loss.cwcl and the teacher.tasks of a joint stage need a teacher section, "
+                "and nothing else has one"
+            )
         return self
+
+    def distills(self, task: str) -> bool:
+        """Whether a task of pairs is learned by the similarities that the teacher finds."""
+        return self.stage == "distill" or (self.teacher is not None and task in self.teacher.tasks)
 
     @model_validator(mode="after")
     def _both_sides_are_seen(self) -> TrainConfig:

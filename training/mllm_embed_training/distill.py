@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,6 +47,7 @@ class DistillStage:
         teacher: vectors by text.
         temperature: of the student's similarities.
         teacher_temperature: of the teacher's; None takes the student's.
+        exclude_self: leaves each text out of its own distribution.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class DistillStage:
         teacher: TeacherVectors,
         temperature: float,
         teacher_temperature: float | None,
+        exclude_self: bool,
     ) -> None:
         self.model = encoder.model
         self.sizes = {name: len(task.rows) for name, task in tasks.items()}
@@ -63,8 +66,12 @@ class DistillStage:
         self._encoder = encoder
         self.tasks = tasks
         self._teacher = teacher
-        self._temperature = temperature
-        self._teacher_temperature = teacher_temperature
+        self._loss = partial(
+            similarity_distillation,
+            temperature=temperature,
+            teacher_temperature=teacher_temperature,
+            exclude_self=exclude_self,
+        )
 
     def prepare(self, draw: Draw) -> tuple[RenderedPrompt, NDArray[np.float32]]:
         """Render a text and look up the teacher's vector of it."""
@@ -89,10 +96,7 @@ class DistillStage:
         teacher = ranks.gather(batch.teacher.to(self._encoder.device))
 
         def loss_of(first: Tensor, second: Tensor) -> Tensor:
-            student = ranks.gather(torch.cat([first, second]))
-            return similarity_distillation(
-                student, teacher, temperature=self._temperature, teacher_temperature=self._teacher_temperature
-            )
+            return self._loss(ranks.gather(torch.cat([first, second])), teacher)
 
         loss = grad_cache_step(self._encoder.encode, *batch.halves, loss_of)
         tokens = sum(int(chunk["attention_mask"].sum()) for half in batch.halves for chunk in half)

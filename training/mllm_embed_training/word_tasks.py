@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable, Mapping
 
-from mllm_embed.evaluation.mini_mmeb_rows import caption_text, emoji_name, figure_text, keywords_text, story_text
+from mllm_embed.evaluation.mini_mmeb_rows import (
+    caption_text,
+    emoji_name,
+    figure_text,
+    icon_text,
+    keywords_text,
+    story_text,
+)
 from mllm_embed.tasks import get_task
 from mllm_embed.types import Text
 from mllm_embed_training.examples import Example, ExampleTask, Side
@@ -22,11 +30,14 @@ MAX_LONE_NAME_BYTES = 60
 MAX_TEXT_BYTES = 200
 """Other scripts cost up to a token per byte of the small vocabulary; longer names and texts would pad whole batches."""
 
+_SENTENCES = re.compile(r"(?<=[.!?;]) +")
+
 
 def word_tasks(package: Package) -> Mapping[str, Callable[[], ExampleTask[Example]]]:
     """Return the tasks by name; rows are read when a task is made."""
     return {
         "emoji-synonyms": lambda: ExampleTask([r for r in package.emoji() if r["concept"]["tags_en"]], _synonyms),
+        "english-texts": lambda: ExampleTask(english_texts(package), _alone),
         "emoji-languages": lambda: ExampleTask(names_by_language(package), _names),
         "figure-t2t": lambda: ExampleTask([r for r in package.figures() if r["caption"]], _caption_and_alt),
         "story-texts": lambda: ExampleTask([r for r in package.stories() if _translated(r)], _translation),
@@ -47,6 +58,16 @@ def names_by_language(package: Package) -> list[tuple[str, str]]:
         for name, english in named
         if 0 < len(name.encode()) <= MAX_LONE_NAME_BYTES and name.casefold() != english.casefold()
     ]
+
+
+def english_texts(package: Package) -> list[str]:
+    """Return what train pictures are called and described by in English, whole and by sentence, each text once."""
+    named = [emoji_name(row["concept"]) for row in package.emoji()] + [icon_text(row) for row in package.icons()]
+    keywords = [keywords_text(row["concept"]) for row in package.emoji()]
+    described = [text for row in package.figures() for text in (figure_text(row), caption_text(row))]
+    described += [cut(story_text(row)) for row in package.stories()]
+    sentences = [sentence for text in described for sentence in _SENTENCES.split(text)]
+    return [text for text in dict.fromkeys((*named, *keywords, *described, *sentences)) if text]
 
 
 def long_texts(package: Package) -> list[str]:
@@ -87,6 +108,12 @@ def _caption_and_alt(row: Row, rng: random.Random) -> Example:
     if rng.random() < 0.3:  # the suite asks from captions to alternative texts
         texts.reverse()
     return _pair(*texts)
+
+
+def _alone(text: str, rng: random.Random) -> Example:
+    """A text that a teacher is to be asked about: there is nothing to contrast it with but itself."""
+    del rng
+    return _pair(text, text)
 
 
 def _names(row: tuple[str, str], rng: random.Random) -> Example:

@@ -71,13 +71,18 @@ def one_to_k(queries: Tensor, candidates: Tensor, *, temperature: float = 0.02) 
 
 
 def similarity_distillation(
-    student: Tensor, teacher: Tensor, *, temperature: float = 0.02, teacher_temperature: float | None = None
+    student: Tensor,
+    teacher: Tensor,
+    *,
+    temperature: float = 0.02,
+    teacher_temperature: float | None = None,
+    exclude_self: bool = False,
 ) -> Tensor:
     """Make the student's vectors of a batch as similar to each other as the teacher's are.
 
         L = mean_i KL( softmax_j(cos(t_i, t_j) / tau_t) || softmax_j(cos(s_i, s_j) / tau) )
 
-    over all j of the batch, i included. The widths of teacher and student may differ.
+    over all j of the batch, i included unless `exclude_self`. The widths of teacher and student may differ.
 
     Source: UniME (arXiv:2504.17432), section 3.1, textual discriminative distillation; its temperature is unpublished.
 
@@ -86,6 +91,8 @@ def similarity_distillation(
         teacher: shape [B, T]; no gradient flows into it.
         temperature: of the student, tau.
         teacher_temperature: tau_t; the student's if None.
+        exclude_self: leaves j = i out of both distributions. A row's cosine with itself is 1 for teacher and student
+            alike, and at a low temperature it has nearly all of both: what is left to learn is nearly nothing.
 
     Returns:
         a scalar of at least 0; 0 if the similarities are equal.
@@ -100,9 +107,16 @@ def similarity_distillation(
     check_positive("teacher_temperature", wanted)
     teacher = teacher.detach()
 
+    columns = torch.arange(len(student), device=student.device)
+
+    def spread(vectors: Tensor, rows: slice, divisor: float) -> Tensor:
+        logits = cosines(vectors[rows], vectors) / divisor
+        if exclude_self:  # the least number rather than -inf, whose share of the divergence would be 0 * nan
+            logits = logits.masked_fill(columns[rows, None] == columns, torch.finfo(logits.dtype).min)
+        return logits.log_softmax(dim=1)
+
     def total(rows: slice) -> Tensor:
-        target = (cosines(teacher[rows], teacher) / wanted).log_softmax(dim=1)
-        return _kl(target, (cosines(student[rows], student) / temperature).log_softmax(dim=1)).sum()
+        return _kl(spread(teacher, rows, wanted), spread(student, rows, temperature)).sum()
 
     return mean_by_rows(total, len(student), len(student))
 
