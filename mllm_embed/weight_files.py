@@ -1,8 +1,9 @@
-"""Whether the weight files of a model directory are whole, from their headers: engines die of it less clearly."""
+"""The weight files of a model directory: whether they are whole, from their headers, and what lies beside them."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _INDEX = "model.safetensors.index.json"
+_COMPANIONS = (".json", ".txt", ".jinja", ".model")
 _LFS_POINTER = b"version https://git-lfs"
 _LONGEST_HEADER = 100_000_000
 """The limit of the safetensors format itself."""
@@ -35,6 +37,17 @@ def check_weights(folder: Path) -> None:
             raise IncompatibleCheckpoint(f"{folder} lacks the weight files {', '.join(map(str, absent))}")
     for file in files:
         check_safetensors(file)
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copy what engines read beside the weights: configurations, tokenizer, chat template; not what `target` has.
+
+    An index of the source's weight files is left behind: other weights are written in other files.
+    """
+    for file in source.iterdir():
+        belongs = file.suffix in _COMPANIONS and not file.name.endswith(".index.json")
+        if belongs and not (target / file.name).exists():
+            shutil.copyfile(file, target / file.name)
 
 
 def weight_names(folder: Path) -> set[str]:

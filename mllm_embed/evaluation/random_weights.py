@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from mllm_embed.model_dir import RECIPE_FILE, ModelDir, write_recipe
+from mllm_embed.model_dir import ModelDir, write_recipe
+from mllm_embed.weight_files import copy_companions
 
 
 def write_random_copy(model: ModelDir, target: Path, *, seed: int = 0) -> None:
@@ -28,9 +28,6 @@ def write_random_copy(model: ModelDir, target: Path, *, seed: int = 0) -> None:
     torch.manual_seed(seed)
     random = AutoModelForMultimodalLM.from_config(config, dtype=torch.float32)
     random.save_pretrained(target)
-    for file in model.weights.iterdir():
-        is_weights = file.suffix == ".safetensors" or file.name.endswith(".index.json")
-        if file.is_file() and not is_weights and file.name not in (RECIPE_FILE, "config.json"):
-            shutil.copy(file, target / file.name)
+    copy_companions(model.weights, target)
     recipe = replace(model.recipe, name=f"{model.recipe.name} (random)", base=None, adapter=None, adapter_sha256=None)
     write_recipe(target, recipe)

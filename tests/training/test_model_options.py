@@ -1,5 +1,6 @@
 """What is trained, in which precision, with which memory: the model section and the adapter of a recipe."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -163,6 +164,22 @@ def test_an_adapter_finds_its_start_where_the_folder_of_runs_is_a_link(tiny_path
     stage, start = build_stage(config, run)
     save_result(stage, start, config, run / "model")
     assert open_model_dir(str(run / "model")).weights.samefile(start.weights)
+
+
+def test_a_start_in_several_weight_files_trains_to_a_model_in_one_with_all_that_lies_beside_them(
+    tiny_path: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start"
+    shutil.copytree(tiny_path, start, ignore=shutil.ignore_patterns("*.safetensors"))
+    load_base(tiny_path).save_pretrained(start, max_shard_size="100KB")
+    (start / "chat_template.jinja").write_text("{{ messages }}")
+    assert (start / "model.safetensors.index.json").exists()
+    config = recipe(start, tmp_path / "run")
+    stage, opened = build_stage(config, tmp_path / "run")
+    save_result(stage, opened, config, tmp_path / "run" / "model")
+    result = open_model_dir(str(tmp_path / "run" / "model"))  # which reads the headers of all weight files
+    assert least_cosine(vectors(load_model(result), result), vectors(load_model(opened), opened)) > 0.999999
+    assert (result.path / "chat_template.jinja").read_text() == "{{ messages }}"
 
 
 def test_an_adapter_is_no_start(tiny_path: Path, tmp_path: Path) -> None:

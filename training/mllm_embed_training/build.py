@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from mllm_embed.model_dir import ModelDir, file_sha256, write_recipe
 from mllm_embed.modeling.attention_modes import attend_both_ways
 from mllm_embed.modeling.loading import Precision, keep_unpacked, load_base
 from mllm_embed.tasks import Task, get_task
+from mllm_embed.weight_files import copy_companions
 from mllm_embed_training import heldout, ranks, toy_tasks
 from mllm_embed_training.answer_tasks import answer_tasks
 from mllm_embed_training.augment import Pictures, Texts
@@ -60,8 +60,8 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     device = pick_device(config.device)
     seed_everything(config.seed)  # the adapter's first weights are random
     model = open_model(config, start, device)
-    shared: dict[str, Any] = {"chunk_size": config.data.chunk_size, "device": device}
-    shared["bf16"] = computes_in_bf16(config.bf16, device)
+    bf16 = computes_in_bf16(config.bf16, device)
+    shared: dict[str, Any] = {"chunk_size": config.data.chunk_size, "device": device, "bf16": bf16}
     if config.stage == "generative":
         return GenerativeStage(start, model, answers, **shared), start
     encoder = PromptEncoder(start, model, **shared)
@@ -243,9 +243,7 @@ def _write_result(stage: Stage, start: ModelDir, config: TrainConfig, out: Path)
     changes: dict[str, Any] = {"name": Path(config.run_dir).name}
     model.save_pretrained(out)
     if config.lora is None:
-        for file in start.weights.glob("*.json"):
-            if not (out / file.name).exists():
-                shutil.copyfile(file, out / file.name)
+        copy_companions(start.weights, out)
     else:
         digest = file_sha256(out / "adapter_model.safetensors")
         base = os.path.relpath(start.weights.resolve(), out.resolve())  # `..` of a linked folder leads elsewhere

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from mllm_embed.model_dir import ModelDir, open_model_dir, write_recipe
 from mllm_embed.modeling.loading import Precision, load_base
 from mllm_embed.recipe import soft_tokens
 from mllm_embed.tasks import TASKS
+from mllm_embed.weight_files import copy_companions
 from mllm_embed_training import ranks, scratch
 from mllm_embed_training.config import ConfigError, TrainConfig
 from mllm_embed_training.examples import ExampleTask
@@ -121,8 +121,6 @@ def _write_softened(start: ModelDir, count: int, folder: Path, seed: int) -> Non
         weight = model.get_input_embeddings().weight
         weight[ids] = weight[drawn]
     model.save_pretrained(folder)
-    for file in start.weights.iterdir():
-        if file.suffix in (".json", ".txt", ".jinja") and not (folder / file.name).exists():
-            shutil.copyfile(file, folder / file.name)
+    copy_companions(start.weights, folder)
     tokenizer.save(str(folder / "tokenizer.json"))
     write_recipe(folder, start.with_recipe(soft_prompt=count).recipe)
