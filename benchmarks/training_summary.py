@@ -50,7 +50,7 @@ def summary(run: Path, window: int) -> str:
 
 
 def _mean(seen: list[dict[str, Any]], key: str, span: range) -> str:
-    chosen = [step[key] for step in seen if step["step"] in span]
+    chosen = [step[key] for step in seen if step["step"] in span and key in step]  # what is distilled has no accuracy
     return f"{mean(chosen):.2f}" if chosen else "-"
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks for GPUs run on a CPU too, at a tiny size, so they do not rot; and what summarises runs."""
+"""The benchmarks for GPUs run on a CPU too, at a tiny size, so they do not rot; and what prints figures of the log."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -28,6 +30,22 @@ def test_a_gpu_benchmark_runs_on_a_cpu(script: str, options: tuple[str, ...], sa
     assert "tiny" in done.stdout
 
 
+def test_a_texts_own_share_of_its_teachers_distribution(tmp_path: Path) -> None:
+    """Of two vectors whose cosine is 0.9, each has 1 / (1 + exp(-0.1 / temperature)) itself."""
+    file = tmp_path / "teacher.parquet"
+    pq.write_table(pa.table({"text": ["a", "b"], "vector": [[2.0, 0.0], [0.9, 0.19**0.5]]}), file)
+    command = [sys.executable, str(FOLDER / "teacher_share.py"), str(file), "--batch", "2"]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout.splitlines()
+    assert printed[2:] == ["| 0.02 | 0.9933 | 0.90 |", "| 0.05 | 0.8808 | 0.90 |", "| 0.1 | 0.7311 | 0.90 |"]
+
+
+def test_the_rates_of_a_processor_by_type() -> None:
+    command = [sys.executable, str(FOLDER / "bf16.py")]
+    printed = subprocess.run(command, capture_output=True, text=True, timeout=200, check=True).stdout.splitlines()
+    assert [line.split()[0] for line in printed] == ["float32", "bfloat16", "auto"]
+    assert all(float(line.split()[1]) > 0 for line in printed[:2])
+
+
 def test_the_summary_of_a_run_has_accuracy_and_loss_by_task(tmp_path: Path) -> None:
     steps = [
         {
@@ -40,8 +58,9 @@ def test_the_summary_of_a_run_has_accuracy_and_loss_by_task(tmp_path: Path) -> N
         }
         for step in range(8)
     ]
+    del steps[0]["accuracy"]  # a step that distilled has none
     (tmp_path / "metrics.jsonl").write_text("".join(f"{json.dumps(step)}\n" for step in steps))
     command = [sys.executable, str(FOLDER / "training_summary.py"), str(tmp_path), "--window", "4"]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout.splitlines()
     assert printed[1].endswith("8 steps in 4 minutes, at most 0.5 GiB")
-    assert printed[-2:] == ["| all, mixed | 4 | 0.12 | 0.62 | 7.00 | 3.00 |", "| one | 4 | 0.25 | 0.75 | 6.00 | 2.00 |"]
+    assert printed[-2:] == ["| all, mixed | 4 | 0.25 | 0.62 | 7.00 | 3.00 |", "| one | 4 | 0.25 | 0.75 | 6.00 | 2.00 |"]

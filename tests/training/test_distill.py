@@ -1,5 +1,6 @@
 """Stage 0: the similarities of a teacher become the student's; its vectors come from a file."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from mllm_embed_training.errors import CorruptRow, DataFileError, TrainingFailed
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.teach import teach
 from mllm_embed_training.teacher import TeacherVectors
-from mllm_embed_training.trainer import train, trainable
+from mllm_embed_training.trainer import run_identity, train, trainable
 
 TEXTS = [
     f"{size} {colour} {shape}" for size in ("big", "small") for colour in ("red", "blue") for shape in ("box", "cup")
@@ -101,6 +102,13 @@ def test_a_joint_stage_distills_what_the_teacher_is_asked_about_and_contrasts_th
 def test_what_a_teacher_is_asked_about_must_be_learned(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         recipe(tmp_path, tmp_path, **changes)
+
+
+def test_a_run_that_began_before_the_newest_settings_of_a_teacher_goes_on(tiny_path: Path, folder: Path) -> None:
+    known = {"vectors", "temperature", "teacher_temperature", "sha256"}
+    assert json.loads(run_identity(recipe(tiny_path, folder), "tiny")["teacher"]).keys() == known
+    alone = {"vectors": str(folder / "teacher.parquet"), "exclude_self": True}
+    assert json.loads(run_identity(recipe(tiny_path, folder, teacher=alone), "tiny")["teacher"])["exclude_self"]
 
 
 def test_only_the_language_model_learns(tiny_path: Path, folder: Path) -> None:

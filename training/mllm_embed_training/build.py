@@ -62,20 +62,20 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     model = open_model(config, start, device)
     bf16 = computes_in_bf16(config.bf16, device)
     shared: dict[str, Any] = {"chunk_size": config.data.chunk_size, "device": device, "bf16": bf16}
-    if config.stage == "generative":
-        return GenerativeStage(start, model, answers, **shared), start
     encoder = PromptEncoder(start, model, **shared)
     if config.stage == "reconstruct":
         return ReconstructStage(encoder, start, pairs, config.reconstruct), start
-    teacher = TeacherVectors(Path(config.teacher.vectors)) if config.teacher is not None else None
     distilled = {name: task for name, task in pairs.items() if config.distills(name)}
     contrasted = {name: task for name, task in pairs.items() if name not in distilled}
     stages: list[Stage] = []
     if answers:
         stages.append(GenerativeStage(start, model, answers, **shared))
-    if distilled and config.teacher is not None and teacher is not None:
-        how = config.teacher.model_dump(exclude={"vectors", "tasks"})
-        stages.append(DistillStage(encoder, distilled, teacher=teacher, **how))
+    teacher = None
+    if config.teacher is not None:
+        teacher = TeacherVectors(Path(config.teacher.vectors))
+        if distilled:
+            how = config.teacher.model_dump(exclude={"vectors", "tasks"})
+            stages.append(DistillStage(encoder, distilled, teacher=teacher, **how))
     if contrasted:
         guide = teacher if config.loss.guided else None
         stages.append(ContrastiveStage(encoder, contrasted, loss=config.loss, guide=guide))

@@ -112,7 +112,12 @@ def run_identity(config: TrainConfig, start: str) -> dict[str, str]:
     kept = {"augment", "tasks", "batch_size", "group_size", "distinct_answers"}
     shared |= {f"data.{key}": value for key, value in data.model_dump(mode="json", include=kept).items()}
     if config.teacher is not None:
-        shared["teacher"] = {**config.teacher.model_dump(), "sha256": file_checksums(config.teacher.vectors)}
+        always = {"vectors", "temperature", "teacher_temperature"}  # as runs that are under way have written them
+        shared["teacher"] = {
+            **config.teacher.model_dump(mode="json", include=always),
+            **config.teacher.model_dump(mode="json", exclude_defaults=True),
+            "sha256": file_checksums(config.teacher.vectors),
+        }
     for name, file in data.files.items():
         shared[f"data.files.{name}"] = {**file.model_dump(mode="json"), "sha256": file_checksums(file.path)}
     return {key: json.dumps(value, sort_keys=True) for key, value in shared.items()}
