@@ -92,6 +92,10 @@ class Look:
         outlined: whether dark lines surround all parts.
         smooth: whether edges are smooth, or made of whole pixels.
         background: red, green and blue behind the person.
+        reach: of the arms.
+        vigour: of what the limbs do.
+        left_handed: whether right and left are exchanged in what is done.
+        begins, ends: the part of the action that is seen, from 0 to 1.
     """
 
     scale: float = 1.0
@@ -100,6 +104,11 @@ class Look:
     outlined: bool = False
     smooth: bool = True
     background: tuple[int, int, int] = (255, 255, 255)
+    reach: float = 1.0
+    vigour: float = 1.0
+    left_handed: bool = False
+    begins: float = 0.0
+    ends: float = 1.0
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Look:
@@ -112,6 +121,11 @@ class Look:
             outlined=bool(rng.random() < 0.5),
             smooth=bool(rng.random() < 0.5),
             background=(background[0], background[1], background[2]),
+            reach=float(rng.uniform(0.9, 1.5)),
+            vigour=float(rng.uniform(0.8, 1.2)),
+            left_handed=bool(rng.random() < 0.3),
+            begins=float(rng.uniform(0, 0.2)),
+            ends=float(rng.uniform(0.75, 1)),
         )
 
 
@@ -170,8 +184,12 @@ def describe(person: Person) -> str:
 
 
 def draw(person: Person, look: Look = PLAIN, *, count: int = FRAMES) -> tuple[PIL.Image.Image, ...]:
-    """Draw `count` frames, RGB, `SIDE` x `SIDE` pixels, from the beginning of the action to its end."""
-    return tuple(_frame(person, look, pose_at(person.action, time)) for time in np.linspace(0, 1, count))
+    """Draw `count` frames, RGB, `SIDE` x `SIDE` pixels, over the part of the action that the look shows."""
+    times = np.linspace(look.begins, look.ends, count)
+    return tuple(
+        _frame(person, look, pose_at(person.action, time, vigour=look.vigour, left_handed=look.left_handed))
+        for time in times
+    )
 
 
 def _pick(rng: np.random.Generator, names: Mapping[str, object]) -> str:
@@ -239,7 +257,7 @@ def _body(person: Person, look: Look, pose: dict[str, Point]) -> Iterator[_Part]
     def upper(x: float, y: float, z: float) -> Point:
         return np.asarray(tilt @ np.array([x, y, z]))
 
-    neck, head, bulk = 15.0, look.head, look.bulk
+    neck, head, bulk, arm = 15.0, look.head, look.bulk, 7 * look.reach
     middle = neck + head / 2
     yield _Part(upper(0, 3, 0), upper(0, 12, 0), 13 * bulk, top)
     yield _Part(upper(0, 0, 0), upper(0, 0, 0), 12 * bulk, trousers)
@@ -249,7 +267,7 @@ def _body(person: Person, look: Look, pose: dict[str, Point]) -> Iterator[_Part]
     for x in (-3.5, 3.5):
         yield _Part(upper(x, middle - 1, head / 2), upper(x, middle - 2, head / 2), 2.5, _LINE)
     for name, x in (("right", -1), ("left", 1)):
-        shoulder, elbow, hand = (tilt @ joint for joint in _limb(pose[f"{name} arm"], (7.5 * x, 13, 0), 7, bends=1))
+        shoulder, elbow, hand = (tilt @ joint for joint in _limb(pose[f"{name} arm"], (7.5 * x, 13, 0), arm, bends=1))
         yield _Part(shoulder, elbow, 5 * bulk, top)
         yield _Part(elbow, hand, 4.5 * bulk, skin)
         hip, knee, foot = _limb(pose[f"{name} leg"], (3.5 * x, -2, 0), 8, bends=-1)

@@ -43,6 +43,13 @@ _RUN: Pose = {
 }
 _SQUAT: Pose = {"right leg": (70, 15, 130), "left leg": (70, 15, 130), "body": (25, 0)}
 _AIMED: Pose = {"right arm": (85, 35, 110), "left arm": (90, 0, 0)}
+_LUNGE: Pose = {
+    "right arm": (85, -5, 0),
+    "left arm": (70, -20, 30),
+    "body": (15, 0),
+    "right leg": (25, 4, 10),
+    "left leg": (-20, 4, 0),
+}
 ACTIONS: dict[str, tuple[Pose, ...]] = {
     "walking": (_STEP, {}, _mirrored(_STEP), {}, _STEP),
     "running": (_RUN, _mirrored(_RUN), _RUN, _mirrored(_RUN), _RUN),
@@ -60,26 +67,27 @@ ACTIONS: dict[str, tuple[Pose, ...]] = {
     ),
     "casting a spell": (
         {},
-        {"right arm": (50, -25, 60), "left arm": (50, -25, 60)},
-        {"right arm": (30, 85, 10), "left arm": (30, 85, 10)},
-        {"right arm": (0, 125, 0), "left arm": (0, 125, 0)},
-        {},
+        {"right arm": (60, -25, 70), "left arm": (60, -25, 70)},
+        {"right arm": (45, 50, 10), "left arm": (45, 50, 10)},
+        {"right arm": (90, 55, 0), "left arm": (90, 55, 0)},
+        {"right arm": (115, 55, 0), "left arm": (115, 55, 0)},
+        {"right arm": (50, 40, 10), "left arm": (50, 40, 10)},
     ),
     "thrusting": (
         {},
-        {"right arm": (-50, 15, 120)},
-        {"right arm": (-50, 15, 120)},
-        {"right arm": (90, 5, 0), "body": (10, 0), "right leg": (25, 4, 10), "left leg": (-20, 4, 0)},
-        {"right arm": (90, 5, 0), "body": (10, 0), "right leg": (25, 4, 10), "left leg": (-20, 4, 0)},
+        {"right arm": (-40, 15, 120), "left arm": (20, -10, 90)},
+        {"right arm": (-40, 15, 120), "left arm": (20, -10, 90), "body": (10, 0)},
+        _LUNGE,
+        _LUNGE,
         {},
     ),
     "slashing": (
         {},
-        {"right arm": (30, 95, 40)},
-        {"right arm": (130, 60, 20)},
-        {"right arm": (85, -15, 0), "body": (10, 0)},
-        {"right arm": (45, -55, 10), "body": (10, 0)},
-        {},
+        {"right arm": (-40, 40, 40)},
+        {"right arm": (10, 80, 20)},
+        {"right arm": (70, 30, 0), "body": (10, 0)},
+        {"right arm": (85, -35, 0), "body": (10, 0)},
+        {"right arm": (70, -45, 10), "body": (10, 0)},
     ),
     "shooting a bow": (
         {},
@@ -132,17 +140,28 @@ ACTIONS: dict[str, tuple[Pose, ...]] = {
 """Key frames by action, evenly spaced in time; degrees, the lift in pixels."""
 
 
-def pose_at(action: str, time: float) -> dict[str, NDArray[np.float64]]:
-    """Return the whole pose at `time` of an action, from 0 to 1, between the two nearest key frames."""
+def pose_at(
+    action: str, time: float, *, vigour: float = 1.0, left_handed: bool = False
+) -> dict[str, NDArray[np.float64]]:
+    """Return the whole pose at `time` of an action, from 0 to 1, between the two nearest key frames.
+
+    Args:
+        action: its name.
+        time: of the action.
+        vigour: how far the pose is from rest, where 1 is as the key frames have it.
+        left_handed: exchanges right and left.
+    """
     keys = ACTIONS[action]
     place = time * (len(keys) - 1)
     before = min(int(place), len(keys) - 2)
     share = place - before
-    return {
-        part: (1 - share) * np.asarray(keys[before].get(part, rest))
-        + share * np.asarray(keys[before + 1].get(part, rest))
-        for part, rest in _REST.items()
-    }
+    first, second = (_mirrored(key) if left_handed else key for key in keys[before : before + 2])
+    pose = {}
+    for part, angles in _REST.items():
+        rest = np.asarray(angles, dtype=np.float64)
+        between = (1 - share) * np.asarray(first.get(part, angles)) + share * np.asarray(second.get(part, angles))
+        pose[part] = rest + vigour * (between - rest)
+    return pose
 
 
 __all__ = ["ACTIONS", "pose_at"]

@@ -107,7 +107,11 @@ def test_who_falls_down_ends_lower_and_who_jumps_leaves_the_ground() -> None:
 def test_looks_vary_and_captions_do_not_say_so() -> None:
     looks = [clip.look for clip in CLIPS]
     assert len(set(looks)) == len(looks)
-    for values in ({look.outlined for look in looks}, {look.smooth for look in looks}):
+    for values in (
+        {look.outlined for look in looks},
+        {look.smooth for look in looks},
+        {look.left_handed for look in looks},
+    ):
         assert values == {True, False}
     assert 0.4 < sum(look.background == PLAIN.background for look in looks) / len(looks) < 0.6
 
@@ -123,6 +127,31 @@ def test_a_look_is_seen() -> None:
     assert ink(draw(ANYBODY, replace(PLAIN, head=20))[1])[1] < ink(draw(ANYBODY, replace(PLAIN, head=14))[1])[1]
     thick, thin = (pixels(draw(ANYBODY, replace(PLAIN, bulk=bulk))[1]) for bulk in (1.25, 0.8))
     assert thick[(255, 255, 255)] < thin[(255, 255, 255)]
+
+
+def test_who_is_left_handed_does_the_same_with_the_other_hand() -> None:
+    wave = replace(ANYBODY, action="waving")
+    for right, left in zip(draw(wave), draw(wave, replace(PLAIN, left_handed=True)), strict=True):
+        mirrored = np.asarray(left)[:, ::-1].astype(int)
+        assert (np.abs(np.asarray(right).astype(int) - mirrored).max(axis=2) > 60).mean() < 0.05
+    hand = ink(draw(wave)[2])
+    assert SIDE / 2 - hand[0] > hand[2] - SIDE / 2 + 3, "the right hand is at the left of who faces the viewer"
+
+
+def test_a_part_of_an_action_is_seen() -> None:
+    fall = replace(ANYBODY, action="falling down", view="facing right")
+    whole, middle = draw(fall), draw(fall, replace(PLAIN, begins=0.4, ends=0.6))
+    assert middle[0] == draw(fall, count=6)[2], "two fifths of it"
+    assert ink(whole[0])[1] < ink(middle[0])[1] < ink(middle[-1])[1] < ink(whole[-1])[1]
+
+
+def test_long_arms_reach_farther_and_a_vigorous_step_is_longer() -> None:
+    wave = replace(ANYBODY, action="casting a spell")
+    far, near = (ink(draw(wave, replace(PLAIN, reach=reach))[4]) for reach in (1.5, 0.9))
+    assert far[2] - far[0] > near[2] - near[0] + 6
+    step = replace(ANYBODY, view="facing right")
+    long, short = (ink(draw(step, replace(PLAIN, vigour=vigour))[0]) for vigour in (1.2, 0.8))
+    assert long[2] - long[0] > short[2] - short[0]
 
 
 def test_an_edit_changes_one_thing_and_asks_for_it() -> None:
