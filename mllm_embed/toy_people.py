@@ -92,8 +92,8 @@ class Look:
         outlined: whether dark lines surround all parts.
         smooth: whether edges are smooth, or made of whole pixels.
         background: red, green and blue behind the person.
-        reach: of the arms.
-        vigour: of what the limbs do.
+        reach: length of the arms, where 1 is the plain one.
+        vigour: of what the limbs do, see `pose_at`.
         left_handed: whether right and left are exchanged in what is done.
         begins, ends: the part of the action that is seen, from 0 to 1.
     """

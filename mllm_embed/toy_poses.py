@@ -148,7 +148,8 @@ def pose_at(
     Args:
         action: its name.
         time: of the action.
-        vigour: how far the pose is from rest, where 1 is as the key frames have it.
+        vigour: how far the limbs are from rest, where 1 is as the key frames have it; the body pitches as these say,
+            since who falls lies flat at last.
         left_handed: exchanges right and left.
     """
     keys = ACTIONS[action]
@@ -160,7 +161,7 @@ def pose_at(
     for part, angles in _REST.items():
         rest = np.asarray(angles, dtype=np.float64)
         between = (1 - share) * np.asarray(first.get(part, angles)) + share * np.asarray(second.get(part, angles))
-        pose[part] = rest + vigour * (between - rest)
+        pose[part] = between if part == "body" else rest + vigour * (between - rest)
     return pose
 
 
