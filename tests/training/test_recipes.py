@@ -18,14 +18,22 @@ import pytest
 import torch
 import yaml
 
+from mllm_embed.tasks import DEFAULT, get_task
 from mllm_embed_training import toy_tasks
 from mllm_embed_training.build import build_stage
 from mllm_embed_training.config import TrainConfig
+from mllm_embed_training.data_files import file_task
 from mllm_embed_training.progress import Progress
+from mllm_embed_training.teach import lone_sides
+from mllm_embed_training.teacher import Kind
 from mllm_embed_training.trainer import train
 
 CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.yaml"))
 COLOURS = ("red", "green", "blue", "black", "white", "yellow", "purple", "orange", "navy", "teal", "pink", "brown")
+TEACHERS: tuple[tuple[Kind, str, str], ...] = (
+    ("text", "pairs.jsonl", "teacher.parquet"),
+    ("picture", "captions.jsonl", "picture_teacher.parquet"),
+)
 STEPS = 4
 KILLED_AFTER = 3
 
@@ -77,15 +85,16 @@ def small(recipe: Path, model: Path, folder: Path, run_dir: Path) -> TrainConfig
         schema = file.get("schema", "captions" if "images" in file else "videos" if name == "videos" else "pairs")
         files[name] = {**file, "path": str(folder / f"{schema}.jsonl"), "images": str(folder)}
     tasks = raw["data"]["tasks"] if files else dict.fromkeys(toys, 1)
-    for name in raw.get("teacher", {}).get("tasks", ()):  # of the data package
-        files[name], tasks[name] = {"path": str(folder / "pairs.jsonl")}, 1
+    for teacher, rows in (("teacher", "pairs"), ("picture_teacher", "captions")):
+        for name in raw.get(teacher, {}).get("tasks", ()):  # of the data package
+            files[name], tasks[name] = {"path": str(folder / f"{rows}.jsonl"), "images": str(folder)}, 1
     sizes = {"batch_size": 4, "group_size": 2 if raw["data"]["group_size"] < raw["data"]["batch_size"] else 4}
     raw["data"] = {**raw["data"], **sizes, "chunk_size": 2, "workers": 0, "tasks": tasks, "files": files}
     raw["optim"] = {**raw["optim"], "steps": STEPS, "warmup_steps": 1, "decay_steps": 2}
     if "matryoshka" in raw.get("loss", {}):
         raw["loss"]["matryoshka"] = {"dimensions": [16, 32]}
-    if "teacher" in raw:
-        raw["teacher"]["vectors"] = str(folder / "teacher.parquet")
+    for teacher in {"teacher", "picture_teacher"} & raw.keys():
+        raw[teacher]["vectors"] = str(folder / f"{teacher}.parquet")
     return TrainConfig.model_validate(raw)
 
 
@@ -112,7 +121,7 @@ def run_and_be_killed(config: TrainConfig) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Rows in every schema that recipes name, their pictures and videos, and a teacher's vectors of their texts."""
+    """Rows in every schema that recipes name, their pictures and videos, and teachers' vectors of both."""
     path = tmp_path_factory.mktemp("rows")
     for colour in COLOURS:
         (path / f"{colour}.png").write_bytes(png(colour))
@@ -120,9 +129,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         first.save(path / f"{colour}.gif", save_all=True, append_images=[last])
     for schema, row in ROWS.items():
         (path / f"{schema}.jsonl").write_text("".join(f"{json.dumps(row(colour))}\n" for colour in COLOURS))
-    texts = [a_pair(colour)["query"] for colour in COLOURS]
-    vectors = np.random.default_rng(0).normal(size=(len(texts), 6)).astype(np.float32)
-    pq.write_table(pa.table({"text": texts, "vector": list(vectors)}), path / "teacher.parquet")
+    shared: dict[str, Any] = {"schema": "pairs", "task": get_task(DEFAULT), "negatives": None, "cache": path / "cache"}
+    vectors = np.random.default_rng(0).normal(size=(len(COLOURS), 6)).astype(np.float32)
+    for kind, rows, teacher in TEACHERS:
+        keys = [key for key, _ in lone_sides([file_task(str(path / rows), images=path, **shared)], kind)]
+        known = [key for key in keys if not key.startswith("something")]  # the queries
+        pq.write_table(pa.table({kind: known, "vector": list(vectors)}), path / teacher)
     return path
 
 

@@ -20,7 +20,7 @@ from mllm_embed.weight_files import copy_companions
 from mllm_embed_training import heldout, ranks, toy_tasks
 from mllm_embed_training.answer_tasks import answer_tasks
 from mllm_embed_training.augment import Pictures, Texts
-from mllm_embed_training.config import ConfigError, FileSection, LoraSection, TrainConfig
+from mllm_embed_training.config import ConfigError, FileSection, LoraSection, TeacherSection, TrainConfig
 from mllm_embed_training.contrastive import ContrastiveStage
 from mllm_embed_training.data_files import answer_task, file_task
 from mllm_embed_training.device import computes_in_bf16, pick_device
@@ -39,7 +39,7 @@ from mllm_embed_training.sharded import shard_frozen
 from mllm_embed_training.sources import Package, data_folder
 from mllm_embed_training.stage import Stage
 from mllm_embed_training.start import soft_token_ids, start_directory
-from mllm_embed_training.teacher import TeacherVectors
+from mllm_embed_training.teacher import Kind, TeacherVectors
 from mllm_embed_training.trainer import seed_everything
 
 Tasks = dict[str, ExampleTask[Any]]
@@ -65,19 +65,21 @@ def build_stage(config: TrainConfig, run_dir: Path) -> tuple[Stage, ModelDir]:
     encoder = PromptEncoder(start, model, **shared)
     if config.stage == "reconstruct":
         return ReconstructStage(encoder, start, pairs, config.reconstruct), start
-    distilled = {name: task for name, task in pairs.items() if config.distills(name)}
-    contrasted = {name: task for name, task in pairs.items() if name not in distilled}
     stages: list[Stage] = []
     if answers:
         stages.append(GenerativeStage(start, model, answers, **shared))
-    teacher = None
-    if config.teacher is not None:
-        teacher = TeacherVectors(Path(config.teacher.vectors))
-        if distilled:
-            how = config.teacher.model_dump(exclude={"vectors", "tasks"})
+    guide = None
+    teachers: dict[Kind, TeacherSection | None] = {"text": config.teacher, "picture": config.picture_teacher}
+    for kind, section in teachers.items():
+        if section is None:
+            continue
+        teacher = TeacherVectors(Path(section.vectors), kind)
+        if distilled := {name: task for name, task in pairs.items() if config.teacher_of(name) == kind}:
+            how = section.model_dump(exclude={"vectors", "tasks"})
             stages.append(DistillStage(encoder, distilled, teacher=teacher, **how))
-    if contrasted:
-        guide = teacher if config.loss.guided else None
+        if kind == "text" and config.loss.guided:
+            guide = teacher
+    if contrasted := {name: task for name, task in pairs.items() if config.teacher_of(name) is None}:
         stages.append(ContrastiveStage(encoder, contrasted, loss=config.loss, guide=guide))
     return (stages[0] if len(stages) == 1 else JointStage(*stages)), start
 

@@ -139,18 +139,18 @@ class DataSection(Section):
 
 
 class TeacherSection(Section):
-    """Whose similarities the distill stage learns, or who guides `loss.cwcl`."""
+    """Whose similarities are learned."""
 
     vectors: str
-    """Parquet with the columns text and vector; `mllm-embed teach` makes it."""
+    """Parquet with the columns text (or picture) and vector; `mllm-embed teach` makes it."""
     tasks: tuple[str, ...] = ()
-    """Of a joint stage, the tasks whose texts are distilled; a distill stage distills all."""
+    """Of a joint stage, the tasks whose texts (or pictures) are distilled; a distill stage distills all."""
     temperature: float = Field(default=0.02, gt=0)
     """Divides the student's cosines when distilling; UniME's is unpublished."""
     teacher_temperature: float | None = Field(default=None, gt=0)
     """Divides the teacher's; default: the student's."""
     exclude_self: bool = False
-    """Leaves each text out of its own distribution when distilling, as UniME does not: else it has nearly all of it."""
+    """Leaves each of them out of its own distribution when distilling, as UniME does not: it has nearly all of it."""
 
 
 class ReconstructSection(Section):
@@ -216,6 +216,9 @@ class TrainConfig(Section):
     lora: LoraSection | None = None
     loss: LossSection = LossSection()
     teacher: TeacherSection | None = None
+    """Of texts: whose similarities the distill stage learns, or a joint stage for some tasks; guides `loss.cwcl`."""
+    picture_teacher: TeacherSection | None = None
+    """Of pictures, for some tasks of a joint stage."""
     reconstruct: ReconstructSection = ReconstructSection()
     evaluate: EvaluateSection | None = None
     seed: int = 0
@@ -244,6 +247,8 @@ class TrainConfig(Section):
             raise ValueError(f"teacher.tasks is for a joint stage: a {self.stage} stage learns all tasks in one way")
         if unknown := sorted(set(named) - set(self.data.tasks)):
             raise ValueError(f"teacher.tasks: data.tasks has no {', '.join(unknown)}")
+        if self.picture_teacher is not None:
+            self._picture_teacher_has_tasks_of_its_own(self.picture_teacher.tasks, named)
         guided = self.stage in ("contrastive", "joint") and self.loss.guided
         if (self.stage == "distill" or guided or bool(named)) != (self.teacher is not None):
             raise ValueError(
@@ -252,9 +257,19 @@ class TrainConfig(Section):
             )
         return self
 
-    def distills(self, task: str) -> bool:
-        """Whether a task of pairs is learned by the similarities that the teacher finds."""
-        return self.stage == "distill" or (self.teacher is not None and task in self.teacher.tasks)
+    def _picture_teacher_has_tasks_of_its_own(self, tasks: tuple[str, ...], others: tuple[str, ...]) -> None:
+        if self.stage != "joint" or not tasks:
+            raise ValueError("picture_teacher is for a joint stage, and needs tasks")
+        if unknown := sorted(set(tasks) - set(self.data.tasks)):
+            raise ValueError(f"picture_teacher.tasks: data.tasks has no {', '.join(unknown)}")
+        if both := sorted(set(tasks) & set(others)):
+            raise ValueError(f"a task has one teacher, but teacher and picture_teacher both name {', '.join(both)}")
+
+    def teacher_of(self, task: str) -> Literal["text", "picture"] | None:
+        """Return who finds the similarities that a task of pairs is learned by; None if it is learned by contrast."""
+        if self.stage == "distill" or (self.teacher is not None and task in self.teacher.tasks):
+            return "text"
+        return "picture" if self.picture_teacher is not None and task in self.picture_teacher.tasks else None
 
     @model_validator(mode="after")
     def _both_sides_are_seen(self) -> TrainConfig:

@@ -28,7 +28,7 @@ from mllm_embed_training.objective import LossSection, Targets
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.prompt_encoder import PromptEncoder
 from mllm_embed_training.stage import Metrics
-from mllm_embed_training.teacher import TeacherVectors, taught_side
+from mllm_embed_training.teacher import TeacherVectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ class ContrastiveStage:
             [side.key for side in sides],
             list(example.grades or [1.0] * (1 + len(example.also))),
             _by_candidate(example),
-            None if self._guide is None else self._guide[taught_side(example)[1].texts()[0]],
+            None if self._guide is None else self._guide.side(example)[2],
         )
 
     def collate(self, prepared: Sequence[PreparedExample]) -> ContrastiveBatch:

