@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from mllm_embed.errors import ModelNotFound
+from mllm_embed.evaluation import sentence_transformer
 from mllm_embed.tasks import get_task
 from mllm_embed.types import Image, Region, Text
 from mllm_embed_training import teach as teach_module
@@ -152,7 +153,9 @@ def test_the_student_takes_over_similarities_of_pictures_its_tower_too(tiny_path
     pq.write_table(pa.table({"picture": keys, "vector": vectors}), tmp_path / "pictures.parquet")
     stage, _ = build_stage(config, tmp_path / "run")
     batch = stage.collate([stage.prepare(Draw("texts", row, (0, 0, row))) for row in range(len(TEXTS))])
-    first = stage.backward(batch)["loss"]
+    metrics = stage.backward(batch)
+    assert "accuracy" not in metrics  # nothing is right or wrong among them
+    first = metrics["loss"]
     moved = [name for name, p in stage.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
     assert any("visual.blocks" in name for name in moved)
     stage.model.zero_grad()
@@ -324,6 +327,19 @@ def test_a_teacher_that_is_not_installed_is_named(kind: Kind, needed: str) -> No
 def test_a_teacher_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"sentence-transformers cannot open .*absent"):
         open_teacher(str(tmp_path / "absent"), "text")
+
+
+def test_a_teacher_of_texts_alone_is_not_asked_about_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    class TextsAlone:
+        modalities = ("text",)
+
+        def supports(self, modality: str) -> bool:
+            return modality in self.modalities
+
+    monkeypatch.setattr(sentence_transformer, "open_sentence_transformer", lambda name: TextsAlone())
+    assert isinstance(open_teacher("some-model", "text"), TextsAlone)
+    with pytest.raises(DataFileError, match="the teacher some-model takes no pictures, but text"):
+        open_teacher("some-model", "picture")
 
 
 def test_the_packaged_teacher_of_pictures_sees_them_from_minus_one_to_one() -> None:

@@ -153,8 +153,8 @@ def test_pictures_of_a_kind_stand_alone_once_each_under_their_content(tmp_path: 
     made = pair_tasks(Package(tmp_path), Pictures(0), Texts(0))
     for name in PICTURE_TASKS:
         task = made[name]()
-        (row,) = task.rows
-        example = task.draw(row, random.Random(0))
+        assert len(task.rows) == 1
+        example = task.draw(task.rows[0], random.Random(0))
         assert example.query == example.positive
         assert example.query.key == hashlib.sha256(png()).hexdigest()
         assert not example.texts()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import PIL.Image
@@ -51,14 +51,16 @@ def open_teacher(name: str, kind: Kind) -> Teacher:
     """Open a packaged teacher, or a model of sentence-transformers.
 
     Raises:
-        DataFileError: the package that carries its weights is not installed.
+        DataFileError: the package that carries its weights is not installed, or it takes no pictures.
         EvaluationError, ModelNotFound: as for any model of sentence-transformers.
     """
     from mllm_embed.evaluation.sentence_transformer import open_sentence_transformer
 
     if name != PACKAGED[kind]:
-        teacher: Teacher = open_sentence_transformer(name)
-        return teacher
+        teacher = open_sentence_transformer(name)
+        if kind == "picture" and not teacher.supports("image"):
+            raise DataFileError(f"the teacher {name} takes no pictures, but {', '.join(map(str, teacher.modalities))}")
+        return cast("Teacher", teacher)
     try:
         return _OPEN[kind]()
     except ImportError as error:
