@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import PIL.Image
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 TINY = ("--device", "cpu", "--size", "tiny", "--pixels", "96", "--rounds", "1")
+
+
+def png(colour: str) -> bytes:
+    stream = io.BytesIO()
+    PIL.Image.new("RGB", (48, 48), colour).save(stream, "PNG")
+    return stream.getvalue()
 
 
 @pytest.mark.parametrize(
@@ -37,6 +46,28 @@ def test_a_texts_own_share_of_its_teachers_distribution(tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "teacher_share.py"), str(file), "--batch", "2"]
     printed = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout.splitlines()
     assert printed[2:] == ["| 0.02 | 0.9933 | 0.90 |", "| 0.05 | 0.8808 | 0.90 |", "| 0.1 | 0.7311 | 0.90 |"]
+
+
+def test_the_nearest_train_photo_is_of_a_class(tmp_path: Path) -> None:
+    """Red things and blue ones: whatever the model, a picture is nearest to itself."""
+    rows = [
+        {
+            "image_id": f"{split}-{label}",
+            "set": of,
+            "label": label,
+            "split": split,
+            "license": "CC0",
+            "image": png(colour),
+        }
+        for split in ("train", "test_inst")
+        for of, label, colour in (("grocery", "apple", "red"), ("clothing", "hat", "blue"))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "photos.parquet")
+    command = [sys.executable, str(FOLDER / "picture_neighbours.py"), "mllm-embed-mini"]
+    env = os.environ | {"MLLM_EMBED_DATA": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines()[2:] == ["| mllm-embed-mini | 1.000 | 1.000 |"]
 
 
 def test_the_rates_of_a_processor_by_type() -> None:
