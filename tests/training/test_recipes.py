@@ -21,11 +21,10 @@ import yaml
 from mllm_embed.tasks import DEFAULT, get_task
 from mllm_embed_training import toy_tasks
 from mllm_embed_training.build import build_stage
-from mllm_embed_training.config import TrainConfig
+from mllm_embed_training.config import Kind, TrainConfig
 from mllm_embed_training.data_files import file_task
 from mllm_embed_training.progress import Progress
 from mllm_embed_training.teach import lone_sides
-from mllm_embed_training.teacher import Kind
 from mllm_embed_training.trainer import train
 
 CONFIGS = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.yaml"))

@@ -20,7 +20,7 @@ from mllm_embed.weight_files import copy_companions
 from mllm_embed_training import heldout, ranks, toy_tasks
 from mllm_embed_training.answer_tasks import answer_tasks
 from mllm_embed_training.augment import Pictures, Texts
-from mllm_embed_training.config import ConfigError, FileSection, LoraSection, TeacherSection, TrainConfig
+from mllm_embed_training.config import ConfigError, FileSection, Kind, LoraSection, TeacherSection, TrainConfig
 from mllm_embed_training.contrastive import ContrastiveStage
 from mllm_embed_training.data_files import answer_task, file_task
 from mllm_embed_training.device import computes_in_bf16, pick_device
@@ -39,7 +39,7 @@ from mllm_embed_training.sharded import shard_frozen
 from mllm_embed_training.sources import Package, data_folder
 from mllm_embed_training.stage import Stage
 from mllm_embed_training.start import soft_token_ids, start_directory
-from mllm_embed_training.teacher import Kind, TeacherVectors
+from mllm_embed_training.teacher import TeacherVectors
 from mllm_embed_training.trainer import seed_everything
 
 Tasks = dict[str, ExampleTask[Any]]

@@ -138,6 +138,10 @@ class DataSection(Section):
         return self
 
 
+Kind = Literal["text", "picture"]
+"""What a teacher knows vectors of."""
+
+
 class TeacherSection(Section):
     """Whose similarities are learned."""
 
@@ -265,7 +269,7 @@ class TrainConfig(Section):
         if both := sorted(set(tasks) & set(others)):
             raise ValueError(f"a task has one teacher, but teacher and picture_teacher both name {', '.join(both)}")
 
-    def teacher_of(self, task: str) -> Literal["text", "picture"] | None:
+    def teacher_of(self, task: str) -> Kind | None:
         """Return who finds the similarities that a task of pairs is learned by; None if it is learned by contrast."""
         if self.stage == "distill" or (self.teacher is not None and task in self.teacher.tasks):
             return "text"

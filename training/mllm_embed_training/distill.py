@@ -99,7 +99,6 @@ class DistillStage:
             return self._loss(ranks.gather(torch.cat([first, second])), teacher)
 
         first, second = (self._encoder.looked_at(half) for half in batch.halves)
-        passes = len(first) + len(second)
-        loss = grad_cache_step(self._encoder.encode, first, second, loss_of, idle=ranks.most(passes) - passes)
+        loss = grad_cache_step(self._encoder.encode, first, second, loss_of)
         tokens = sum(int(chunk["attention_mask"].sum()) for half in batch.halves for chunk in half)
         return {"loss": float(loss), "tokens": ranks.total(tokens)}

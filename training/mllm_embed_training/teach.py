@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,13 +14,15 @@ from mllm_embed.errors import InputError
 from mllm_embed.tasks import DEFAULT, get_task
 from mllm_embed.types import EmbedInput
 from mllm_embed_training.augment import Pictures, Texts
+from mllm_embed_training.config import Kind
 from mllm_embed_training.errors import CorruptRow, DataFileError
 from mllm_embed_training.examples import Example, ExampleTask, opened
-from mllm_embed_training.packaged_teachers import PACKAGED, open_teacher
+from mllm_embed_training.open_teacher import PACKAGED, Teacher, open_teacher
 from mllm_embed_training.pair_tasks import pair_tasks
 from mllm_embed_training.picture_tasks import PICTURE_TASKS
+from mllm_embed_training.run_files import UNFINISHED
 from mllm_embed_training.sources import Package, data_folder
-from mllm_embed_training.teacher import Kind, taught_key
+from mllm_embed_training.teacher import taught_key
 
 BATCH = 256
 _OF_THE_PACKAGE: dict[Kind, tuple[str, ...]] = {"text": ("english-texts",), "picture": PICTURE_TASKS}
@@ -64,10 +66,6 @@ def teach(
 
       mllm-embed teach data/photos.jsonl --pictures --teacher clip-ViT-L-14 --out data/picture-teacher.parquet
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    from rich.progress import track
-
     kind: Kind = "picture" if pictures else "text"
     if not files and not package:
         raise DataFileError("there is nothing to embed: name files of rows, or --package")
@@ -76,25 +74,41 @@ def teach(
     if package:
         made = pair_tasks(Package(data_folder(None)), Pictures(0), Texts(0))
         tasks += [made[name]() for name in _OF_THE_PACKAGE[kind]]
-    sides = lone_sides(tasks, kind)
-    most = sum(len(task.rows) for task in tasks)
+    sides, most = lone_sides(tasks, kind), sum(len(task.rows) for task in tasks)
     if kind == "text":  # batches of like length have little padding; pictures are too large to be kept
         ordered = sorted(sides, key=lambda side: (len(side[0]), side[0]))
         sides, most = iter(ordered), len(ordered)
-    shown = iter(track(sides, "embedding", total=most))
-    unfinished = out.with_name(f".unfinished-{out.name}")
-    schema = pa.schema([(kind, pa.string()), ("vector", pa.list_(pa.float32()))])
-    count = 0
-    with pq.ParquetWriter(unfinished, schema, use_dictionary=False) as writer:  # no number occurs twice
-        while part := list(islice(shown, BATCH)):
-            vectors = model.encode([content for _, content in part])
-            writer.write_table(pa.table({kind: [key for key, _ in part], "vector": list(vectors)}, schema=schema))
-            count += len(part)
-    if not count:
-        unfinished.unlink()
-        raise DataFileError(f"{', '.join(files or ())}: no side of any row is a {kind} alone")
-    unfinished.rename(out)
+    count = _write(out, kind, sides, most, model)
     typer.echo(f"{out}: vectors of {count:,} {kind}s")
+
+
+def _write(out: Path, kind: Kind, sides: Iterable[tuple[str, Any]], most: int, model: Teacher) -> int:
+    """Embed what stands alone, batch by batch, and write the file, whole or not at all; return how many there are.
+
+    Raises:
+        DataFileError: there are none.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from rich.progress import track
+
+    shown = iter(track(sides, "embedding", total=most))
+    schema = pa.schema([(kind, pa.string()), ("vector", pa.list_(pa.float32()))])
+    unfinished = out.with_name(UNFINISHED + out.name)
+    count = 0
+    try:
+        with pq.ParquetWriter(unfinished, schema, use_dictionary=False) as writer:  # no number occurs twice
+            while part := list(islice(shown, BATCH)):
+                vectors = model.encode([content for _, content in part])
+                writer.write_table(pa.table({kind: [key for key, _ in part], "vector": list(vectors)}, schema=schema))
+                count += len(part)
+        if not count:
+            raise DataFileError(f"there is nothing to embed: no side of any row is a {kind} alone")
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    unfinished.rename(out)
+    return count
 
 
 def lone_sides(tasks: Sequence[ExampleTask[Example]], kind: Kind) -> Iterator[tuple[str, Any]]:

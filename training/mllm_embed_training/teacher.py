@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 
 from mllm_embed.tasks import Role
 from mllm_embed.types import Image, Text
+from mllm_embed_training.config import Kind
 from mllm_embed_training.errors import CorruptRow, DataFileError
 from mllm_embed_training.examples import Example, Side
-
-Kind = Literal["text", "picture"]
-"""What a teacher knows vectors of; the name of the column that says of which."""
 
 
 def taught_key(side: Side, kind: Kind) -> str | None:

