@@ -98,18 +98,39 @@ def test_at_a_share_of_zero_pictures_stay_as_they_are_alike_or_not() -> None:
     assert [picture.source.tobytes() for picture in shown if isinstance(picture.source, PIL.Image.Image)] == [plain] * 3
 
 
-def test_some_sprites_are_drawn_with_dark_lines_around_flat_colours() -> None:
+def has_lines(image: object) -> bool:
+    return bool((pixels(image).max(axis=2) < 60).sum() > 100)
+
+
+def test_as_many_sprites_are_drawn_in_ink_as_the_share_says() -> None:
+    row, pictures, rng = sprite("orange"), Pictures(0, ink=0.3), random.Random(0)
+    assert 70 < sum(has_lines(pictures(row, rng).source) for _ in range(300)) < 110
+
+
+def test_what_is_no_sprite_is_never_drawn_in_ink() -> None:
     row = sprite("orange")
-    dark = [(pixels(decode(row["image"], random.Random(seed))).max(axis=2) < 60).sum() for seed in range(200)]
-    assert 20 < sum(count > 200 for count in dark) < 100
-    assert sum(count == 0 for count in dark) > 100
+    buffer = io.BytesIO()
+    decode(row["image"]).save(buffer, "PNG")
+    photo = {"image": buffer.getvalue()}
+    rng = random.Random(0)
+    assert not any(has_lines(Pictures(0, ink=1)(photo, rng).source) for _ in range(20))
 
 
-def test_lines_are_between_colours_and_not_around_the_picture() -> None:
-    outlined = next(
-        picture
-        for seed in range(200)
-        if ((picture := pixels(decode(sprite("orange")["image"], random.Random(seed)))).max(axis=2) < 60).sum() > 200
-    )
-    assert (outlined[[0, -1]].max(axis=2) > 60).all()
-    assert (outlined[:, [0, -1]].max(axis=2) > 60).all()
+def test_some_pictures_are_grey_but_none_whose_colours_are_to_be_kept() -> None:
+    row = sprite("orange")
+    for keep, fewest, most in ((False, 10, 40), (True, 0, 0)):
+        shown = [pixels(decode(row["image"], random.Random(seed), keep_colours=keep)) for seed in range(200)]
+        assert fewest <= sum((np.ptp(image, axis=2) == 0).all() for image in shown) <= most
+
+
+@pytest.mark.parametrize("augment", [0, 1])
+def test_pictures_changed_alike_are_all_drawn_in_ink_or_none(augment: float) -> None:
+    one, other = sprite("orange"), sprite("saddlebrown")
+    kinds: Counter[tuple[bool, ...]] = Counter()
+    for seed in range(60):
+        shown = [picture.source for picture in Pictures(augment, ink=0.5).alike((one, other), random.Random(seed))]
+        kinds[tuple(has_lines(picture) for picture in shown)] += 1
+        assert (np.abs(pixels(shown[0]) - pixels(shown[1])).max(axis=2) > 20).any(), (
+            "what tells them apart is still seen"
+        )
+    assert set(kinds) == {(True, True), (False, False)}

@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mllm_embed_training.augment import Pictures, Texts
+from mllm_embed_training.build import choose_tasks
+from mllm_embed_training.config import TrainConfig
 from mllm_embed_training.pair_tasks import pair_tasks
 from mllm_embed_training.picture_tasks import PICTURE_TASKS
 from mllm_embed_training.sources import Package
@@ -158,3 +160,18 @@ def test_pictures_of_a_kind_stand_alone_once_each_under_their_content(tmp_path: 
         assert example.query == example.positive
         assert example.query.key == hashlib.sha256(png()).hexdigest()
         assert not example.texts()
+
+
+def test_a_recipe_says_how_many_sprites_are_drawn_in_ink(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    PIL.Image.new("RGBA", (32, 32), "orange").save(stream, "PNG")
+    write_rows(tmp_path, {"icons": [{"name": "square", "tags": [], "image": stream.getvalue()}]})
+    data = {"tasks": {"icon-t2i": 1}, "folder": str(tmp_path), "batch_size": 2, "group_size": 2, "augment": 0}
+    recipe = {"stage": "contrastive", "run_dir": "runs/x", "model": {"path": "m"}, "optim": {"steps": 1, "lr": 1e-3}}
+    shown = {}
+    for ink in (0, 1):
+        config = TrainConfig.model_validate({**recipe, "data": {**data, "augment_ink": ink}})
+        made = choose_tasks(config, tmp_path / "cache")[1]["icon-t2i"]
+        (picture,) = made.draw(made.rows[0], random.Random(0)).positive.content
+        shown[ink] = picture.source.getextrema()[0][0]  # least red: a rim is black, orange has all of it
+    assert shown == {0: 255, 1: 0}

@@ -10,12 +10,11 @@ from typing import Any
 
 import PIL.Image
 import PIL.ImageEnhance
-import PIL.ImageFilter
 import PIL.ImageOps
 
 from mllm_embed.types import Image
+from mllm_embed_training.ink import WHITE, Pen, inked
 
-WHITE = (255, 255, 255)
 ALIKE = 5
 """Pictures that are changed alike hide nothing from each other, so they are changed so many times as often."""
 _KINDS = ("a picture", "an image", "a drawing", "picture", "image")
@@ -26,21 +25,25 @@ class Pictures:
     """Decodes the pictures of training rows.
 
     Attributes:
-        augment: share of the pictures that are augmented; the rest is seen as it will be served.
+        augment: share of the pictures that are augmented.
+        ink: share of the sprites that are drawn in ink. What is neither is seen as it will be served.
     """
 
     augment: float
+    ink: float = 0
 
     def __call__(self, row: Mapping[str, Any], rng: random.Random) -> Image:
-        """Return the picture of a row, augmented or plain."""
-        return Image(decode(row["image"], rng if rng.random() < self.augment else None))
+        """Return the picture of a row, augmented, in ink or plain."""
+        pen = Pen.drawn(rng) if rng.random() < self.ink else None
+        return Image(decode(row["image"], rng if rng.random() < self.augment else None, pen))
 
     def alike(self, rows: Sequence[Mapping[str, Any]], rng: random.Random) -> list[Image]:
-        """Return the pictures of rows that differ in their colours, all of them plain or augmented in one way."""
+        """Return the pictures of rows that differ in their colours, all of them plain or changed in one way."""
+        pen = Pen.drawn(rng, keep_colours=True) if rng.random() < self.ink else None
         if rng.random() >= ALIKE * self.augment:
-            return [Image(decode(row["image"])) for row in rows]
+            return [Image(decode(row["image"], pen=pen)) for row in rows]
         seed = rng.random()
-        return [Image(decode(row["image"], random.Random(seed), keep_colours=True)) for row in rows]
+        return [Image(decode(row["image"], random.Random(seed), pen, keep_colours=True)) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,25 +91,30 @@ def _introduced(text: str, rng: random.Random) -> str:
     return f"{rng.choice((article, article, 'the', f'{rng.choice(_KINDS)} of {article}'))} {text}"
 
 
-def decode(data: bytes, rng: random.Random | None = None, *, keep_colours: bool = False) -> PIL.Image.Image:
+def decode(
+    data: bytes, rng: random.Random | None = None, pen: Pen | None = None, *, keep_colours: bool = False
+) -> PIL.Image.Image:
     """Decode a training picture to RGB; with `rng`, augment it.
 
     Args:
         data: encoded picture; sprites carry alpha.
         rng: source of randomness; None decodes plainly (alpha on white, as serving does).
-        keep_colours: augment without line and grey drawings.
+        pen: draws a sprite in ink first.
+        keep_colours: augment without grey pictures.
     """
     image: PIL.Image.Image = PIL.Image.open(io.BytesIO(data))
     is_sprite = image.mode in ("RGBA", "LA", "PA", "P")
     image = image.convert("RGBA")
+    if is_sprite and pen is not None:
+        image = inked(image, pen)
     if rng is None:
         return _on_background(image, WHITE)
     image = _zoom(image, rng)
     background = WHITE if not is_sprite or rng.random() < 0.6 else tuple(rng.randrange(120, 256) for _ in range(3))
     image = _on_background(image, (background[0], background[1], background[2]))
-    if is_sprite and rng.random() < 0.3:
-        image = _outlined(image)
-    return _jittered(image, rng) if keep_colours else _recolour(image, rng, is_sprite=is_sprite)
+    if not keep_colours and rng.random() < 0.12:
+        return PIL.ImageOps.grayscale(image).convert("RGB")
+    return _jittered(image, rng)
 
 
 def _on_background(image: PIL.Image.Image, colour: tuple[int, int, int]) -> PIL.Image.Image:
@@ -121,26 +129,6 @@ def _zoom(image: PIL.Image.Image, rng: random.Random) -> PIL.Image.Image:
     left, right = (int(width * rng.uniform(-0.2, 0.12)) for _ in range(2))
     top, bottom = (int(height * rng.uniform(-0.2, 0.12)) for _ in range(2))
     return image.crop((left, top, width - right, height - bottom))  # outside is transparent
-
-
-def _outlined(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Draw a picture in a few flat colours with dark lines between them, as a cartoon is drawn."""
-    flat = image.filter(PIL.ImageFilter.MedianFilter(3)).quantize(10).convert("RGB")
-    lines = flat.convert("L").filter(PIL.ImageFilter.FIND_EDGES).point(lambda step: 255 * (step > 40))
-    lines = PIL.ImageOps.expand(PIL.ImageOps.crop(lines, 1), 1)  # the filter finds an edge all around
-    flat.paste((0, 0, 0), mask=lines.filter(PIL.ImageFilter.MaxFilter(3)))
-    return flat
-
-
-def _recolour(image: PIL.Image.Image, rng: random.Random, *, is_sprite: bool) -> PIL.Image.Image:
-    """Jitter the colours; turn some sprites into line or grey drawings."""
-    kind = rng.random()
-    if is_sprite and kind < 0.08:
-        edges = image.convert("L").filter(PIL.ImageFilter.FIND_EDGES)
-        return PIL.ImageOps.invert(PIL.ImageOps.autocontrast(edges)).convert("RGB")
-    if kind < 0.16:
-        return PIL.ImageOps.grayscale(image).convert("RGB")
-    return _jittered(image, rng)
 
 
 def _jittered(image: PIL.Image.Image, rng: random.Random) -> PIL.Image.Image:

@@ -122,6 +122,8 @@ class DataSection(Section):
     """Rows per forward pass: micro-batch of the generative stage, GradCache chunk of the contrastive one."""
     augment: float = Field(default=0.5, ge=0, le=1)
     """Share of the pictures that are augmented."""
+    augment_ink: float = Field(default=0.05, ge=0, le=1)
+    """Share of sprites (pictures with transparent parts) that are drawn in ink."""
     augment_texts: float = Field(default=0, ge=0, le=1)
     """Share of the pictures' texts that are written in capitals, mistyped, in another order or with an article."""
     workers: int = Field(default=0, ge=0)
