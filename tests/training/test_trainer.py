@@ -23,6 +23,8 @@ from mllm_embed_training.plan import Draw
 from mllm_embed_training.stage import Metrics, Stage
 from mllm_embed_training.trainer import learning_rate, train
 
+TOYS: dict[str, Any] = {"tasks": {"toy-t2i": 1, "toy-edit": 1}, "batch_size": 4, "group_size": 4, "chunk_size": 2}
+
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,13 +32,13 @@ def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def recipe(stage: str, model: Path, run_dir: Path, *, steps: int = 6, **changes: Any) -> TrainConfig:
-    answers, pairs = {"toy-caption": 1, "toy-question": 1}, {"toy-t2i": 1, "toy-edit": 1}
+    answers, pairs = {"toy-caption": 1, "toy-question": 1}, TOYS["tasks"]
     tasks = {"generative": answers, "contrastive": pairs, "joint": {**answers, **pairs}}[stage]
     raw: dict[str, Any] = {
         "stage": stage,
         "run_dir": str(run_dir),
         "model": {"path": str(model)},
-        "data": {"tasks": tasks, "batch_size": 4, "group_size": 4, "chunk_size": 2},
+        "data": {**TOYS, "tasks": tasks},
         "optim": {"steps": steps, "lr": 0.003, "warmup_steps": 1},
         "bf16": False,
         "checkpoint_every": 3,
@@ -84,6 +86,8 @@ def test_a_resumed_run_ends_with_the_same_bits(kind: str, tiny_path: Path, tmp_p
         ("seed", {"seed": 5}),
         ("loss", {"loss": {"info_nce": {"temperature": 0.2}}}),
         ("data.tasks", {"data": {"tasks": {"toy-t2i": 1}, "batch_size": 4, "group_size": 4}}),
+        ("data.augment_ink", {"data": {**TOYS, "augment_ink": 0.4}}),
+        ("data.augment_texts", {"data": {**TOYS, "augment_texts": 0.1}}),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(

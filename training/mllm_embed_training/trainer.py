@@ -110,7 +110,8 @@ def run_identity(config: TrainConfig, start: str) -> dict[str, str]:
     if config.model.soft_prompt:
         shared["model.soft_prompt"] = [config.model.soft_prompt, config.model.path]
     kept = {"augment", "tasks", "batch_size", "group_size", "distinct_answers"}
-    shared |= {f"data.{key}": value for key, value in data.model_dump(mode="json", include=kept).items()}
+    changed = data.model_dump(mode="json", include={"augment_ink", "augment_texts"}, exclude_defaults=True)
+    shared |= {f"data.{key}": value for key, value in (data.model_dump(mode="json", include=kept) | changed).items()}
     if config.teacher is not None:
         always = {"vectors", "temperature", "teacher_temperature"}  # as runs that are under way have written them
         shared["teacher"] = {
