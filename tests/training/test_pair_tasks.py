@@ -169,9 +169,11 @@ def test_a_recipe_says_how_many_sprites_are_drawn_in_ink(tmp_path: Path) -> None
     data = {"tasks": {"icon-t2i": 1}, "folder": str(tmp_path), "batch_size": 2, "group_size": 2, "augment": 0}
     recipe = {"stage": "contrastive", "run_dir": "runs/x", "model": {"path": "m"}, "optim": {"steps": 1, "lr": 1e-3}}
     shown = {}
-    for ink in (0, 1):
+    for ink in (None, 0, 1):
         config = TrainConfig.model_validate({**recipe, "data": {**data, "augment_ink": ink}})
         made = choose_tasks(config, tmp_path / "cache")[1]["icon-t2i"]
         (picture,) = made.draw(made.rows[0], random.Random(0)).positive.content
         shown[ink] = picture.source.getextrema()[0][0]  # least red: a rim is black, orange has all of it
-    assert shown == {0: 255, 1: 0}
+    assert shown == {None: 255, 0: 255, 1: 0}
+    half = TrainConfig.model_validate({**recipe, "data": {**data, "augment": 0.5}})
+    assert half.data.ink == 0.15

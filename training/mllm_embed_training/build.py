@@ -97,7 +97,7 @@ def choose_tasks(config: TrainConfig, cache: Path) -> tuple[Tasks, Tasks]:
         (answers if file.learn == "answers" else pairs)[name] = partial(open_file, name, file, cache)
     if names - {*answers, *pairs}:
         package = Package(data_folder(config.data.folder))
-        pictures = Pictures(config.data.augment, config.data.augment_ink)
+        pictures = Pictures(config.data.augment, config.data.ink)
         answers |= answer_tasks(package, pictures)
         pairs |= pair_tasks(package, pictures, Texts(config.data.augment_texts))
     usable = {

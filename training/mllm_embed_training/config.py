@@ -122,12 +122,17 @@ class DataSection(Section):
     """Rows per forward pass: micro-batch of the generative stage, GradCache chunk of the contrastive one."""
     augment: float = Field(default=0.5, ge=0, le=1)
     """Share of the pictures that are augmented."""
-    augment_ink: float = Field(default=0.05, ge=0, le=1)
-    """Share of sprites (pictures with transparent parts) that are drawn in ink."""
+    augment_ink: float | None = Field(default=None, ge=0, le=1)
+    """Share of sprites (pictures with transparent parts) that are drawn in ink; default: three tenths of `augment`."""
     augment_texts: float = Field(default=0, ge=0, le=1)
     """Share of the pictures' texts that are written in capitals, mistyped, in another order or with an article."""
     workers: int = Field(default=0, ge=0)
     """Processes that prepare batches; 0 prepares in the training process."""
+
+    @property
+    def ink(self) -> float:
+        """Share of sprites that are drawn in ink: none where nothing is to be augmented, unless the recipe says so."""
+        return 0.3 * self.augment if self.augment_ink is None else self.augment_ink
 
     @model_validator(mode="after")
     def _a_plan_can_be_made(self) -> DataSection:

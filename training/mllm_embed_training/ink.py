@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import PIL.Image
 import PIL.ImageFilter
+from numpy.typing import NDArray
 
 WHITE = (255, 255, 255)
 BLACK = (0, 0, 0)
@@ -98,11 +99,12 @@ def _enlarged(sprite: PIL.Image.Image, pen: Pen) -> PIL.Image.Image:
     scale = room / max(sprite.size)
     large = sprite.resize([max(round(side * scale), 1) for side in sprite.size], PIL.Image.Resampling.BICUBIC)
     canvas = PIL.Image.new("RGBA", (_WORK, _WORK), (*WHITE, 0))
+    # pasted through itself, so that soft edges are mixed with white and no dark seam is taken for a patch
     canvas.paste(large, ((_WORK - large.width) // 2, (_WORK - large.height) // 2), large)
     return canvas
 
 
-def _fill(colour: np.ndarray, pen: Pen, rng: random.Random) -> tuple[int, ...]:
+def _fill(colour: NDArray[np.float64], pen: Pen, rng: random.Random) -> tuple[int, ...]:
     hue, lightness, saturation = colorsys.rgb_to_hls(*(colour / 255))
     if not pen.coloured:
         return BLACK if lightness < _DARK else WHITE
@@ -111,7 +113,9 @@ def _fill(colour: np.ndarray, pen: Pen, rng: random.Random) -> tuple[int, ...]:
     return tuple(round(255 * part) for part in colorsys.hls_to_rgb(hue, lightness, min(saturation * pen.vivid, 1)))
 
 
-def _borders(patch: np.ndarray, palette: np.ndarray, inside: np.ndarray, step: float) -> np.ndarray:
+def _borders(
+    patch: NDArray[np.uint8], palette: NDArray[np.float64], inside: NDArray[np.bool_], step: float
+) -> NDArray[np.bool_]:
     """Mark where two patches meet whose colours differ, and the rim of the sprite.
 
     Args:
