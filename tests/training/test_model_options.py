@@ -1,5 +1,6 @@
 """What is trained, in which precision, with which memory: the model section and the adapter of a recipe."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from mllm_embed.errors import IncompatibleCheckpoint
 from mllm_embed.families import get_family
 from mllm_embed.model_dir import open_model_dir
 from mllm_embed.modeling.loading import attach_adapter, load_base, load_model
@@ -83,6 +85,29 @@ def test_frozen_parts_stay_as_they_are(frozen: list[str], tiny_path: Path, tmp_p
             assert torch.equal(parameter, before[name]), name
     moved = {part_of_qwen(name) for name, p in stage.model.named_parameters() if not torch.equal(p, before[name])}
     assert moved == {"tower", "projector", "language"} - set(frozen)
+
+
+def test_pictures_are_seen_as_large_as_the_recipe_asks(tiny_path: Path, tmp_path: Path) -> None:
+    seen = {}
+    for limit in (None, 64 * 64):  # the start's own is 96 x 96
+        run_dir = tmp_path / str(limit)
+        config = recipe(tiny_path, run_dir, max_pixels=limit)
+        stage, start = build_stage(config, run_dir)
+        batch = stage.collate([stage.prepare(Draw("toy-edit", row, (0, 0, row))) for row in range(2)])
+        seen[limit] = stage.backward(batch)["tokens"]
+        assert train(config, stage, run_dir, start="tiny")
+        save_result(stage, start, config, run_dir / "model")
+        exported = export(open_model_dir(run_dir / "model"), None, run_dir / "out", name="large", dtype="float32")
+        assert exported.model_dir.recipe.max_pixels == start.recipe.max_pixels == (limit or 96 * 96)
+        assert exported.model_dir.pixels.visual_tokens(300, 300) == (9 if limit is None else 4)
+        size = json.loads((run_dir / "out" / "preprocessor_config.json").read_text())["size"]
+        assert size["longest_edge"] == start.recipe.max_pixels, "other engines would see another size"
+    assert seen[None] - seen[64 * 64] == 5 * 6, "two queries, two answers and two hard negatives: a picture each"
+
+
+def test_pictures_smaller_than_the_model_takes_are_refused(tiny_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleCheckpoint, match="min_pixels must be at most max_pixels 1024, but is 4096"):
+        build_stage(recipe(tiny_path, tmp_path, max_pixels=32 * 32), tmp_path)
 
 
 @pytest.mark.parametrize(

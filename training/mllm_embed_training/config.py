@@ -37,6 +37,8 @@ class ModelSection(Section):
     """Attention mask of the embedder; default: the start's. MoCa's is bidirectional, which vLLM does not serve."""
     pooling: Literal["last_token", "mean"] | None = None
     """Which token states become the vector; default: the start's. MoCa's is the mean, which vLLM does not serve."""
+    max_pixels: Positive | None = None
+    """Largest area of a picture after resizing, in pixels; default: the start's. More of it is seen in more tokens."""
     quantization: Literal["nf4"] | None = None
     """QLoRA: keep the frozen weights in 4 bits (bitsandbytes, double quantisation); needs a lora section. The adapter
     is exported onto those weights, de-quantised."""

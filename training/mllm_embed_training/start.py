@@ -30,7 +30,7 @@ def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, Exam
 
     Raises:
         ConfigError: an adapter in place of a model, a template that the family lacks, a width that the vectors lack.
-        IncompatibleCheckpoint: a mask or pooling that the family lacks.
+        IncompatibleCheckpoint: a mask, pooling or size of pictures that the family lacks.
     """
     section = config.model
     start = _opened(section.path) if section.path is not None else _from_scratch(config, run_dir / "start", tasks)
@@ -44,6 +44,8 @@ def start_directory(config: TrainConfig, run_dir: Path, tasks: Mapping[str, Exam
         changes["attention"] = section.mask
     if section.pooling is not None:
         changes["pooling"] = section.pooling
+    if section.max_pixels is not None:
+        changes["max_pixels"] = section.max_pixels
     start = start.with_recipe(**changes)
     full = start.recipe.dimensions
     if wide := [width for width in config.loss.matryoshka.dimensions if width >= full]:
