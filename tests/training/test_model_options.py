@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,11 @@ def test_pictures_are_seen_as_large_as_the_recipe_asks(tiny_path: Path, tmp_path
 def test_pictures_smaller_than_the_model_takes_are_refused(tiny_path: Path, tmp_path: Path) -> None:
     with pytest.raises(IncompatibleCheckpoint, match="min_pixels must be at most max_pixels 1024, but is 4096"):
         build_stage(recipe(tiny_path, tmp_path, max_pixels=32 * 32), tmp_path)
+
+
+def test_a_family_of_fixed_sizes_takes_no_other(tiny_model: Callable[[str], Path], tmp_path: Path) -> None:
+    with pytest.raises(IncompatibleCheckpoint, match="its processor has fixed sizes"):
+        build_stage(recipe(tiny_model("llava"), tmp_path, max_pixels=64 * 64), tmp_path)
 
 
 @pytest.mark.parametrize(
