@@ -94,7 +94,10 @@ train-mini: ## train the built-in model from the data package: make train-mini M
 	$(BIN)/mllm-embed train training/configs/mini-pictures-r.yaml
 	$(BIN)/mllm-embed soup runs/mini-pictures-r/model runs/mini-n/mean --dtype float32 --out runs/mini-r/mean
 	$(BIN)/mllm-embed train training/configs/mini-names-s.yaml
-	$(BIN)/mllm-embed soup runs/mini-names-s/model runs/mini-r/mean runs/mini-n/mean --out runs/mllm-embed-mini
+	$(BIN)/mllm-embed soup runs/mini-names-s/model runs/mini-r/mean runs/mini-n/mean --out runs/mini-s/mean
+	$(BIN)/mllm-embed train training/configs/mini-large.yaml
+	$(BIN)/mllm-embed train training/configs/mini-rest.yaml
+	$(BIN)/mllm-embed soup runs/mini-large/model runs/mini-rest/model --out runs/mllm-embed-mini
 
 check-wheel: ## build the wheel, install it alone in a clean environment, serve the built-in model from it
 	$(PREPARE) test
