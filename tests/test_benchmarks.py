@@ -95,3 +95,28 @@ def test_the_summary_of_a_run_has_accuracy_and_loss_by_task(tmp_path: Path) -> N
     printed = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout.splitlines()
     assert printed[1].endswith("8 steps in 4 minutes, at most 0.5 GiB")
     assert printed[-2:] == ["| all, mixed | 4 | 0.25 | 0.62 | 7.00 | 3.00 |", "| one | 4 | 0.25 | 0.75 | 6.00 | 2.00 |"]
+
+
+def test_what_a_picture_tells_of_a_statement(tmp_path: Path) -> None:
+    """Of four scenes two are as stated; three are said to be: shuffled, two are right, and here three are."""
+    scenes = [(sentence, number, sentence == "b" or number < 2) for sentence in "ab" for number in range(4)]
+    rows = [
+        {"image_id": f"{sentence}{number}", "split": "test", "sentence": sentence, "label": label}
+        for sentence, number, label in scenes
+    ]
+    asked = ["a2", "b2", "a0", "b3", "b1", "b0", "a3", "a1"]  # by the SHA-256 of their ids, as the suite asks
+    ranks = [{"task": "nlvr", "slices": ["test"], "ranks": [2 if one == "a2" else 1]} for one in asked]
+    ranks += [{"task": "nlvr", "slices": ["train"], "ranks": [2]}, {"task": "other", "slices": ["test"], "ranks": [1]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "nlvr.parquet")
+    pq.write_table(pa.Table.from_pylist(ranks), tmp_path / "mine.ranks.parquet")
+    command = [sys.executable, str(FOLDER / "statements.py"), str(tmp_path / "mine.ranks.parquet")]
+    env = os.environ | {"MLLM_EMBED_DATA": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.splitlines() == [
+        "always true: 6 of 8",
+        "",
+        "| report | right | said to be true | by the sentence | by the picture |",
+        "| --- | ---: | ---: | ---: | ---: |",
+        "| mine.ranks.parquet | 7 | 7 | 6 | +1 ± 1 |",
+    ]

@@ -14,8 +14,8 @@ import pytest
 from mllm_embed.types import Image, Text
 from mllm_embed_training.errors import CorruptRow
 from mllm_embed_training.examples import Example, ExampleTask, Side
-from mllm_embed_training.scene_tasks import scene_tasks
-from mllm_embed_training.sources import Package
+from mllm_embed_training.scene_tasks import balanced, scene_tasks
+from mllm_embed_training.sources import Package, Row
 
 pytestmark = pytest.mark.fast
 
@@ -147,3 +147,36 @@ def test_the_side_in_the_instruction_holds_what_is_named(tasks: Mapping[str, Exa
         (other,) = at.values()
         assert [words(one) for one in example.negatives] == [colour_of(drawn(example.query), other)]
     assert len(sides) == 2
+
+
+def said(sentence: str, true: int, false: int) -> list[Row]:
+    return [
+        {"image_id": f"{sentence}-{number}", "sentence": sentence, "label": number < true}
+        for number in range(true + false)
+    ]
+
+
+def test_no_sentence_tells_its_answer_once_rows_are_balanced() -> None:
+    rows = [*said("even", 12, 12), *said("mostly false", 6, 18), *said("Mostly true. ", 18, 6), *said("always", 18, 0)]
+    share = sum(bool(row["label"]) for row in rows) / len(rows)  # 54 of 90
+    kept = balanced(rows)
+    by_sentence: dict[str, list[bool]] = {}
+    for row in kept:
+        by_sentence.setdefault(str(row["sentence"]), []).append(bool(row["label"]))
+    assert {name: (sum(answers), len(answers)) for name, answers in by_sentence.items()} == {
+        "even": (12, 20),
+        "mostly false": (6, 10),
+        "Mostly true. ": (9, 15),
+    }
+    assert share == 12 / 20
+    ids = [row["image_id"] for row in kept]
+    assert len(ids) == len(set(ids))
+
+
+def test_sentences_that_differ_in_case_and_blanks_are_one() -> None:
+    assert len(balanced([*said("There is a box.", 1, 0), *said(" there is a box.", 0, 1)])) == 2
+
+
+def test_nothing_is_left_of_rows_with_one_answer() -> None:
+    assert balanced(said("true", 3, 0)) == []
+    assert balanced([]) == []

@@ -20,7 +20,7 @@ from mllm_embed.types import Image, Text
 from mllm_embed_training.augment import Pictures, Texts, decode
 from mllm_embed_training.examples import Example, ExampleTask, Side
 from mllm_embed_training.picture_tasks import picture_tasks
-from mllm_embed_training.scene_tasks import scene_tasks
+from mllm_embed_training.scene_tasks import balanced, scene_tasks
 from mllm_embed_training.sources import Package, Row
 from mllm_embed_training.word_tasks import cut, in_some_language, story_in_some_language, word_tasks
 
@@ -81,6 +81,7 @@ def pair_tasks(package: Package, pictures: Pictures, texts: Texts) -> Mapping[st
         "figure-class": lambda: ExampleTask(package.figures_of_a_kind(), partial(_figure_class, pictures)),
         "photo-class": lambda: ExampleTask(package.photos(), partial(_photo_class, pictures)),
         "nlvr": lambda: ExampleTask(package.scenes(), _nlvr),
+        "nlvr-balanced": lambda: ExampleTask(balanced(package.scenes()), _nlvr),
     }
 
 

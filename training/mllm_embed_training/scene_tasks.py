@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
 
 import PIL.Image
 
@@ -41,6 +43,26 @@ def scene_tasks(package: Package) -> Mapping[str, Callable[[], ExampleTask[Examp
         "sprite-scene": lambda: _among_sprites(package, _named_sprite),
         "sprite-condition": lambda: _among_sprites(package, _named_side),
     }
+
+
+def balanced(rows: Sequence[Row]) -> list[Row]:
+    """Return rows of NLVR whose sentence alone tells nothing: each sentence is as often true as all of them are.
+
+    A sentence is said of some two dozen scenes. Left out are sentences with one answer only, and of the others the rows
+    whose answer they have too often, so that the picture is what is left to learn from (as VQA v2 balances questions:
+    Goyal et al. 2017, arXiv:1612.00837).
+    """
+    if len({bool(row["label"]) for row in rows}) < 2:  # one answer says nothing of pictures
+        return []
+    share = mean(bool(row["label"]) for row in rows)
+    answers: dict[str, tuple[list[Row], list[Row]]] = defaultdict(lambda: ([], []))
+    for row in rows:
+        answers[str(row["sentence"]).strip().casefold()][bool(row["label"])].append(row)
+    kept: list[Row] = []
+    for false, true in answers.values():
+        whole = min(len(true) / share, len(false) / (1 - share))
+        kept += [*true[: round(whole * share)], *false[: round(whole * (1 - share))]]
+    return kept
 
 
 def _can_be_asked(row: Row) -> bool:
