@@ -109,7 +109,7 @@ def test_what_a_picture_tells_of_a_statement(tmp_path: Path) -> None:
     ranks += [{"task": "nlvr", "slices": ["train"], "ranks": [2]}, {"task": "other", "slices": ["test"], "ranks": [1]}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "nlvr.parquet")
     pq.write_table(pa.Table.from_pylist(ranks), tmp_path / "mine.ranks.parquet")
-    command = [sys.executable, str(FOLDER / "statements.py"), str(tmp_path / "mine.ranks.parquet")]
+    command = [sys.executable, str(FOLDER / "statements.py"), str(tmp_path / "mine.ranks.parquet"), "--worst", "1"]
     env = os.environ | {"MLLM_EMBED_DATA": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -119,4 +119,8 @@ def test_what_a_picture_tells_of_a_statement(tmp_path: Path) -> None:
         "| report | right | said to be true | by the sentence | by the picture |",
         "| --- | ---: | ---: | ---: | ---: |",
         "| mine.ranks.parquet | 7 | 7 | 6 | +1 ± 1 |",
+        "",
+        "| scenes | true | said to be true | right | sentence |",
+        "| ---: | ---: | ---: | ---: | --- |",
+        "| 4 | 4 | 4 | 4 | b |",
     ]
